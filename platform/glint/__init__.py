@@ -1,0 +1,26 @@
+"""glint trains image classifiers on labelled images in object storage and serves them, on Ray.
+
+import glint
+glint.load("models:/boards@champion").predict(["a.jpg", "b.jpg"])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from glint.vision.predictor import Predictor
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def load(model: str) -> Predictor:
+    """Open a model as a Predictor, in this process, without Ray.
+
+    `model` is a bundle directory, or a registry URI: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+    Raises GlintError when there is no such model.
+    """
+    from glint.wiring import open_predictor  # torch and MLflow are imported when a model is first asked for
+
+    return open_predictor(model)
