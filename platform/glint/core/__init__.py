@@ -1,0 +1,1 @@
+"""The pure heart of glint: contracts and arithmetic, without torch, Ray, Azure or MLflow."""

@@ -1,0 +1,24 @@
+"""Errors with an owner: those that are the user's to mend, and those that belong to one image."""
+
+
+class GlintError(ValueError):
+    """A mistake in what the user asked for: its message is one line naming the setting, the value and the choices.
+
+    The command line prints that line and exits with 2; the HTTP API answers 4xx. Anything else is our bug: a traceback.
+    """
+
+
+class ImageError(GlintError):
+    """One image cannot be read or decoded: it becomes that image's outcome and disturbs no other.
+
+    `status` is an outcome status (missing, denied, changed, undecodable, too_large, failed); `type` is a short
+    snake_case reason, such as truncated; the message is one line for a person.
+    """
+
+    def __init__(self, status: str, type: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.type = type
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return self.__class__, (self.status, self.type, str(self))
