@@ -1,0 +1,114 @@
+"""Pixels to the model's input: resize and normalise for every path, and augment for training alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torchvision.transforms.v2 import functional as F
+
+from glint.vision.decode import DEFAULT_LIMITS, Limits, decode
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+Resize = Literal["squash", "crop"]
+AugmentPolicy = Literal["none", "flip", "dihedral"]
+Fill = Literal["reflect", "wrap"]
+
+
+def load_image(data: Buffer, size: int, mode: Resize = "squash", limits: Limits = DEFAULT_LIMITS) -> torch.Tensor:
+    """Encoded bytes to the uint8 (3, size, size) that a model is fed; raises DecodeError."""
+    return resize(decode(data, limits), size, mode)
+
+
+def resize(image: torch.Tensor, size: int, mode: Resize = "squash") -> torch.Tensor:
+    """Bring a uint8 image (3, H, W) to (3, size, size), bilinear and antialiased; untouched if it has that size.
+
+    `squash` stretches the whole image to a square: nothing at the border is lost. `crop` takes the largest centred
+    square: the same picture as shorter side to size and then centre crop, without resizing what is thrown away.
+    """
+    if mode == "crop":
+        image = F.center_crop(image, [min(image.shape[-2:])])
+    if image.shape[-2:] == (size, size):
+        return image
+    resized: torch.Tensor = F.resize(image, [size, size], antialias=True)
+    return resized
+
+
+def normalise(batch: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """uint8 (N, 3, S, S) -> float32 (x / 255 - mean) / std, channels last in memory, on the batch's device.
+
+    `mean` and `std` are by channel, of values in 0..1.
+    """
+    scale = 255 * torch.tensor(std, device=batch.device).view(3, 1, 1)
+    offset = 255 * torch.tensor(mean, device=batch.device).view(3, 1, 1)
+    values = batch.to(torch.float32).sub_(offset).div_(scale)
+    return values.contiguous(memory_format=torch.channels_last)  # last: it takes a third of the time of first
+
+
+def sample_seed(seed: int, epoch: int, uri: str) -> int:
+    """A seed in 0..2**63-1 for one image in one epoch of a run: the same on every machine and in every process."""
+    digest = hashlib.sha256(f"{seed}|{epoch}|{uri}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def augment(
+    image: torch.Tensor,
+    *,
+    seed: int,
+    policy: AugmentPolicy = "none",
+    shift: float = 0.0,
+    fill: Fill = "reflect",
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+) -> torch.Tensor:
+    """Vary a uint8 image (3, S, S) at random by `seed`; returns a uint8 image (3, S, S) and leaves the given one be.
+
+    policy: `flip` mirrors left-right, `dihedral` picks one of the square's eight flips and quarter turns.
+    shift: largest translation by axis, a share of S up to 0.5; the border mirrors (`reflect`) or comes round (`wrap`).
+    brightness, contrast: the factor is uniform in 1 - strength to 1 + strength, contrast about the image's mean value.
+    Every choice is drawn whether used or not, so that one option never alters what another does.
+    """
+    mirror, turn_over, transpose, *rest = torch.rand(7, generator=torch.Generator().manual_seed(seed)).tolist()
+    down, right, brighten, sharpen = (2 * draw - 1 for draw in rest)
+    if shift:
+        reach = shift * image.shape[-1]
+        image = _shift(image, round(down * reach), round(right * reach), fill)
+    if brightness or contrast:
+        image = _adjust(image, 1 + brightness * brighten, 1 + contrast * sharpen)
+    if policy != "none" and mirror < 0.5:
+        image = F.horizontal_flip(image)
+    if policy == "dihedral" and turn_over < 0.5:
+        image = F.vertical_flip(image)
+    if policy == "dihedral" and transpose < 0.5:
+        image = image.mT
+    return image
+
+
+def _shift(image: torch.Tensor, down: int, right: int, fill: Fill) -> torch.Tensor:
+    if fill == "wrap":
+        return torch.roll(image, (down, right), (1, 2))
+    return _mirror_in(_mirror_in(image, down, dim=1), right, dim=2)
+
+
+def _mirror_in(image: torch.Tensor, shift: int, dim: int) -> torch.Tensor:
+    """Move along one axis and mirror at the edge, which itself is not doubled: half the time of a reflecting pad."""
+    size = image.shape[dim]
+    if shift > 0:
+        return torch.cat([image.narrow(dim, 1, shift).flip(dim), image.narrow(dim, 0, size - shift)], dim)
+    if shift < 0:
+        return torch.cat(
+            [image.narrow(dim, -shift, size + shift), image.narrow(dim, size - 1 + shift, -shift).flip(dim)], dim
+        )
+    return image
+
+
+def _adjust(image: torch.Tensor, brightness: float, contrast: float) -> torch.Tensor:
+    """Both in one pass, a third of the time of torchvision's two; the mean is of integers, so exact on any machine."""
+    mean = int(image.sum(dtype=torch.int64)) / image.numel()
+    offset = mean * brightness * (1 - contrast)
+    values = image.to(torch.float32).mul_(brightness * contrast).add_(offset + 0.5)
+    return values.clamp_(0, 255).to(torch.uint8)
