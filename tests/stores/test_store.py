@@ -1,0 +1,286 @@
+"""What every result store does, whichever it is."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import pickle
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from store_documents import (
+    DECISIONS,
+    LABELS,
+    chunk_of,
+    fill,
+    job,
+    new_job_id,
+    outcome,
+    read_outcomes,
+    read_pages,
+    write_chunks,
+)
+
+from glint.core.errors import GlintError
+from glint.core.job import CHUNK_ROWS, Totals, summarise
+from glint.core.outcome import Outcome
+from glint.core.stores import MAX_PAGE, Bridge, OutcomeFilter, ResultStore
+
+
+def totals(bridge: Bridge, store: ResultStore, job_id: str) -> Totals:
+    sums = Totals()
+    for chunk in bridge.collect(store.chunks(job_id)):
+        sums.add(chunk)
+    return sums
+
+
+def passes(row: Outcome, where: OutcomeFilter) -> bool:
+    wanted = {"status": where.status, "label": where.label, "decision": where.decision}
+    if any(value is not None and getattr(row, name) != value for name, value in wanted.items()):
+        return False
+    if where.min_confidence is None and where.max_confidence is None:
+        return True
+    low, high = where.min_confidence or 0, 1 if where.max_confidence is None else where.max_confidence
+    return row.confidence is not None and low <= row.confidence <= high
+
+
+# Jobs
+
+
+def test_job_comes_back_as_it_was_put(store: ResultStore, bridge: Bridge) -> None:
+    put = job(new_job_id(), ended_at=datetime(2026, 1, 2, tzinfo=UTC), error="the budget of errors is spent")
+    bridge.run(store.put_job(put))
+    assert bridge.run(store.get_job(put.id)) == put
+
+
+def test_a_job_that_is_not_there_is_none(store: ResultStore, bridge: Bridge) -> None:
+    assert bridge.run(store.get_job(new_job_id())) is None
+
+
+def test_putting_a_job_again_replaces_it(store: ResultStore, bridge: Bridge) -> None:
+    running = job(new_job_id(), created_at=datetime.now(UTC) + timedelta(days=1000))
+    completed = running.model_copy(update={"status": "completed"})
+    for version in (running, running, completed):
+        bridge.run(store.put_job(version))
+    assert bridge.run(store.get_job(running.id)) == completed
+    assert [found for found in bridge.run(store.jobs()) if found.id == running.id] == [completed]
+
+
+def test_jobs_come_newest_first_in_any_time_zone_and_no_more_than_asked_for(store: ResultStore, bridge: Bridge) -> None:
+    latest = datetime.now(UTC) + timedelta(days=1000)
+    offsets = [timedelta(0), timedelta(hours=9), timedelta(hours=-5), timedelta(hours=2)]
+    times = [(latest - timedelta(minutes=back)).astimezone(timezone(offset)) for back, offset in enumerate(offsets)]
+    put = [job(new_job_id(), created_at=time) for time in times]
+    for index in (2, 0, 3, 1):
+        bridge.run(store.put_job(put[index]))
+    assert [found.id for found in bridge.run(store.jobs(limit=4))] == [one.id for one in put]
+    assert [found.id for found in bridge.run(store.jobs(limit=2))] == [one.id for one in put[:2]]
+
+
+# Chunks
+
+
+def test_outcomes_come_back_as_they_were_put(store: ResultStore, bridge: Bridge) -> None:
+    job_id = new_job_id()
+    written = fill(bridge, store, job_id, num_chunks=1, size=CHUNK_ROWS)
+    assert {row.id: row for row in read_outcomes(bridge, store, job_id)} == written
+    assert {row.status for row in written.values()} == {"ok", "missing"}
+
+
+def test_chunk_document_comes_back_with_its_outcomes(store: ResultStore, bridge: Bridge) -> None:
+    chunk, outcomes = chunk_of(new_job_id(), 0)
+    bridge.run(store.put_chunk(chunk, outcomes))
+    assert bridge.collect(store.chunks(chunk.job_id)) == [chunk]
+
+
+def test_writing_a_chunk_again_counts_nothing_twice(store: ResultStore, bridge: Bridge) -> None:
+    job_id = new_job_id()
+    fill(bridge, store, job_id, num_chunks=3)
+    once = totals(bridge, store, job_id)
+    written = fill(bridge, store, job_id, num_chunks=3)
+    assert totals(bridge, store, job_id) == once
+    assert [row.id for row in read_outcomes(bridge, store, job_id)] == sorted(written)
+
+
+def test_writing_a_chunk_again_replaces_what_it_said(store: ResultStore, bridge: Bridge) -> None:
+    job_id = new_job_id()
+    fill(bridge, store, job_id, num_chunks=2)
+    said = {"status": "timed_out", "labels": (), "confidence": None, "decision": None}
+    chunk, outcomes = chunk_of(job_id, 1, **said)
+    bridge.run(store.put_chunk(chunk, outcomes))
+    late = read_outcomes(bridge, store, job_id, OutcomeFilter(status="timed_out"))
+    assert {row.id: row for row in late} == {row.id: row for row in outcomes}
+    assert totals(bridge, store, job_id).statuses["timed_out"] == len(outcomes)
+    for label in LABELS:
+        found = read_outcomes(bridge, store, job_id, OutcomeFilter(label=label))
+        assert not {row.id for row in found} & {row.id for row in outcomes}
+
+
+def test_chunks_come_in_order_however_they_were_written(store: ResultStore, bridge: Bridge) -> None:
+    job_id = new_job_id()
+    numbers = [11, 2, 0, 10, 7, 1, 100]
+    for number in numbers:
+        bridge.run(store.put_chunk(*chunk_of(job_id, number)))
+    assert [chunk.chunk for chunk in bridge.collect(store.chunks(job_id))] == sorted(numbers)
+
+
+def test_jobs_do_not_see_each_other(store: ResultStore, bridge: Bridge) -> None:
+    mine, other = new_job_id(), new_job_id()
+    written = fill(bridge, store, mine, num_chunks=2)
+    fill(bridge, store, other, num_chunks=3)
+    assert [row.id for row in read_outcomes(bridge, store, mine)] == sorted(written)
+    assert [chunk.chunk for chunk in bridge.collect(store.chunks(mine))] == [0, 1]
+
+
+def test_a_job_without_results_is_empty(store: ResultStore, bridge: Bridge) -> None:
+    job_id = new_job_id()
+    assert bridge.collect(store.chunks(job_id)) == []
+    page = bridge.run(store.page(job_id))
+    assert (page.outcomes, page.cursor) == ((), None)
+
+
+def test_a_chunk_that_does_not_count_its_outcomes_is_refused_whole(store: ResultStore, bridge: Bridge) -> None:
+    job_id = new_job_id()
+    chunk, outcomes = chunk_of(job_id, 0)
+    too_many = [outcome(job_id, number) for number in range(CHUNK_ROWS + 1)]
+    wrong = [
+        (chunk, outcomes[:-1]),
+        (chunk, [*outcomes[:-1], outcomes[0]]),
+        (chunk, chunk_of(new_job_id(), 0)[1]),
+        (summarise(job_id, 0, too_many, {}), too_many),
+    ]
+    for document, rows in wrong:
+        with pytest.raises(ValueError, match=f"chunk 0 of job {job_id}"):
+            bridge.run(store.put_chunk(document, rows))
+    assert bridge.collect(store.chunks(job_id)) == []
+    assert bridge.run(store.page(job_id)).outcomes == ()
+
+
+# Pages
+
+
+@pytest.mark.parametrize("limit", [1, 3, 6, 12, 13])
+def test_pages_bring_each_outcome_once_in_the_order_of_ids(store: ResultStore, bridge: Bridge, limit: int) -> None:
+    job_id = new_job_id()
+    written = fill(bridge, store, job_id, num_chunks=6, size=2)
+    pages = read_pages(bridge, store, job_id, limit=limit)
+    assert [row.id for page in pages for row in page.outcomes] == sorted(written)
+    assert [len(page.outcomes) for page in pages[:-1]] == [limit] * (len(pages) - 1)
+    assert pages[-1].outcomes, "the last page must not be an empty one"
+
+
+def test_outcomes_added_between_pages_neither_repeat_nor_hide_any(store: ResultStore, bridge: Bridge) -> None:
+    job_id = new_job_id()
+    stood = fill(bridge, store, job_id, num_chunks=4)
+    seen: list[str] = []
+    cursor, further = None, 4
+    while True:
+        page = bridge.run(store.page(job_id, cursor=cursor, limit=3))
+        seen += [row.id for row in page.outcomes]
+        cursor = page.cursor
+        if cursor is None:
+            break
+        if further < 10:
+            bridge.run(store.put_chunk(*chunk_of(job_id, further)))
+            bridge.run(store.put_chunk(*chunk_of(job_id, further % 4)))
+            further += 1
+    assert seen == sorted(set(seen))
+    assert set(stood) <= set(seen)
+
+
+@pytest.mark.parametrize("limit", [0, -1, MAX_PAGE + 1])
+def test_a_page_of_impossible_size_is_refused(store: ResultStore, bridge: Bridge, limit: int) -> None:
+    with pytest.raises(GlintError, match=f"limit must be 1 to {MAX_PAGE}, got {limit}"):
+        bridge.run(store.page("any", limit=limit))
+    with pytest.raises(GlintError, match=f"limit must be 1 to {MAX_PAGE}, got {limit}"):
+        bridge.run(store.jobs(limit=limit))
+
+
+some = st.none()
+bounds = st.tuples(some | st.integers(0, 10).map(lambda n: n / 10), some | st.integers(0, 10).map(lambda n: n / 10))
+filters = st.builds(
+    lambda status, label, decision, pair: OutcomeFilter(status, label, decision, *pair),
+    some | st.sampled_from(["ok", "missing", "failed"]),
+    some | st.sampled_from([*LABELS, "a label that none has"]),
+    some | st.sampled_from(DECISIONS),
+    bounds.filter(lambda pair: None in pair or pair[0] <= pair[1]),
+)
+
+
+@pytest.fixture
+def filled(store: ResultStore, bridge: Bridge) -> list[Outcome]:
+    """What a job's eight chunks hold, in the order of ids."""
+    return sorted(fill(bridge, store, new_job_id(), num_chunks=8).values(), key=lambda row: row.id)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=filters, limit=st.sampled_from([7, MAX_PAGE]))
+def test_filters_bring_all_that_pass_and_nothing_else(
+    store: ResultStore, bridge: Bridge, filled: list[Outcome], where: OutcomeFilter, limit: int
+) -> None:
+    found = read_outcomes(bridge, store, filled[0].job_id, where, limit)
+    assert found == [row for row in filled if passes(row, where)]
+
+
+# Many at once
+
+
+def test_several_tasks_may_write_through_one_store(store: ResultStore, bridge: Bridge) -> None:
+    job_id = new_job_id()
+
+    async def write() -> None:
+        await asyncio.gather(*(store.put_chunk(*chunk_of(job_id, number % 8)) for number in range(16)))
+
+    bridge.run(write())
+    assert totals(bridge, store, job_id).num_images == 40
+    assert len(read_outcomes(bridge, store, job_id)) == 40
+
+
+def test_several_threads_may_write_through_one_bridge(store: ResultStore, bridge: Bridge) -> None:
+    job_id = new_job_id()
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda number: bridge.run(store.put_chunk(*chunk_of(job_id, number))), range(12)))
+    assert [chunk.chunk for chunk in bridge.collect(store.chunks(job_id))] == list(range(12))
+
+
+def test_several_processes_may_write_different_chunks_and_the_same(store: ResultStore, bridge: Bridge) -> None:
+    job_id = new_job_id()
+    spawn = multiprocessing.get_context("spawn")
+    shares = [range(0, 30), range(20, 50), range(40, 60)]
+    workers = [spawn.Process(target=write_chunks, args=(store, job_id, share)) for share in shares]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    counted = totals(bridge, store, job_id)
+    outcomes = read_outcomes(bridge, store, job_id)
+    assert (counted.num_chunks, counted.num_images) == (60, 300)
+    assert len({row.id for row in outcomes}) == len(outcomes) == 300
+    assert counted.statuses == Counter(row.status for row in outcomes)
+    assert counted.labels == Counter(row.label for row in outcomes if row.label)
+    assert counted.decisions == Counter(row.decision for row in outcomes if row.decision)
+
+
+# Its life
+
+
+def test_a_store_in_use_travels_to_another_process_without_its_connection(store: ResultStore, bridge: Bridge) -> None:
+    job_id = new_job_id()
+    written = fill(bridge, store, job_id, num_chunks=1)
+    copy: ResultStore = pickle.loads(pickle.dumps(store))  # noqa: S301 - of our own making
+    assert [row.id for row in read_outcomes(bridge, copy, job_id)] == sorted(written)
+    bridge.run(copy.close())
+
+
+def test_a_closed_store_opens_again_when_it_is_used(store: ResultStore, bridge: Bridge) -> None:
+    job_id = new_job_id()
+    bridge.run(store.close())
+    written = fill(bridge, store, job_id, num_chunks=1)
+    bridge.run(store.close())
+    bridge.run(store.close())
+    assert [row.id for row in read_outcomes(bridge, store, job_id)] == sorted(written)
