@@ -1,0 +1,1 @@
+"""Ray Data, Ray Train and what is built on them: the flow, stage by stage."""

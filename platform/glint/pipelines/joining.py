@@ -1,0 +1,91 @@
+"""Images and labels side by side in a DuckDB file, so that their join and its checks spill to disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+MEMORY_LIMIT = "512MB"
+BATCH_ROWS = 9900
+SETTINGS: dict[str, Any] = {
+    "memory_limit": MEMORY_LIMIT,
+    "threads": 2,
+    "preserve_insertion_order": False,
+    # Nothing is fetched: what the queries need is built in.
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
+
+
+class Join:
+    """Two tables: images (uri, etag, size) and labels (uri, path, label, group, then the further columns)."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, further: Sequence[str]) -> None:
+        self._connection = connection
+        self._further = tuple(further)
+        # A file may have columns `Lot` and `lot`, which SQL takes for one: theirs are numbered.
+        self._columns = [f"c{number}" for number in range(len(self._further))]
+        columns = ", ".join(f"{name} VARCHAR" for name in ("uri", "path", "label", '"group"', *self._columns))
+        connection.execute("CREATE TABLE images (uri VARCHAR, etag VARCHAR, size BIGINT)")
+        connection.execute(f"CREATE TABLE labels ({columns})")
+
+    def add_images(self, rows: pa.Table) -> None:
+        """Add rows of the images table."""
+        self._add("images", rows)
+
+    def add_labels(self, rows: pa.Table) -> None:
+        """Add rows of the labels table: its columns in order, whatever their names."""
+        self._add("labels", rows)
+
+    def count(self, what: str) -> int:
+        """How many rows the FROM clause `what` has."""
+        return int(self._values(f"SELECT count(*) FROM {what}")[0])
+
+    def repeated_paths(self) -> list[str]:
+        """Paths, as written, of label rows that are about the same image as another row."""
+        repeated = "SELECT uri FROM labels GROUP BY uri HAVING count(*) > 1"
+        return self._values(f"SELECT path FROM labels WHERE uri IN ({repeated}) ORDER BY uri, path")
+
+    def orphans(self, most: int) -> list[str]:
+        """Paths, as written, of label rows that have no image; the first so many."""
+        return self._values(f"SELECT path FROM labels ANTI JOIN images USING (uri) ORDER BY path LIMIT {most}")
+
+    def groups(self, label: str | None = None) -> list[str]:
+        """The groups of labelled images, of those with this label where one is given."""
+        return self._values(
+            'SELECT DISTINCT "group" FROM images JOIN labels USING (uri) '
+            'WHERE "group" IS NOT NULL AND label IS NOT NULL AND ($1 IS NULL OR label = $1) ORDER BY "group"',
+            [label],
+        )
+
+    def rows(self) -> Iterator[pa.Table]:
+        """Every image in the order of addresses: uri, etag, size, label, group and the further columns."""
+        columns = ", ".join(["uri", "etag", "size", "label", '"group"', *self._columns])
+        joined = self._connection.sql(f"SELECT {columns} FROM images LEFT JOIN labels USING (uri) ORDER BY uri")
+        names = ["uri", "etag", "size", "label", "group", *self._further]
+        for batch in joined.to_arrow_reader(BATCH_ROWS):
+            yield pa.table(batch.columns, names=names)
+
+    def _add(self, table: str, rows: pa.Table) -> None:
+        self._connection.register("incoming", rows)
+        self._connection.execute(f"INSERT INTO {table} SELECT * FROM incoming")
+        self._connection.unregister("incoming")
+
+    def _values(self, query: str, parameters: Sequence[str | None] = ()) -> list[Any]:
+        """The one column of a query. All of it is fetched: an unfinished result would block the connection."""
+        return [value for (value,) in self._connection.execute(query, list(parameters)).fetchall()]
+
+
+@contextmanager
+def open_join(further: Sequence[str]) -> Iterator[Join]:
+    """An empty join in a temporary folder, which is gone at the end."""
+    with TemporaryDirectory(prefix="glint-snapshot-") as folder:
+        settings = SETTINGS | {"temp_directory": str(Path(folder, "spilled"))}
+        with duckdb.connect(Path(folder, "join.duckdb"), config=settings) as connection:
+            yield Join(connection, further)

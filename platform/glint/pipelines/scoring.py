@@ -1,0 +1,101 @@
+"""Scoring on Ray: one actor a node reads, decodes and infers, all in the threads of one process.
+
+Nothing but manifest rows goes in and nothing but results comes out: pixels never cross the object store.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from glint.adapters.images import Images
+from glint.core.errors import ImageError
+from glint.pipelines.loading import Batch
+from glint.vision.predictor import Predictor
+
+GPU_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One image's probabilities (C,), or why there are none; its size in pixels and what each step took."""
+
+    probabilities: np.ndarray[Any, Any] | None = None
+    error: ImageError | None = None
+    width: int | None = None
+    height: int | None = None
+    timings_ms: dict[str, float] | None = None
+
+
+class Scorer:
+    """Scores images by their addresses. On a CPU an image runs as it comes, one thread a core; on a GPU in batches."""
+
+    def __init__(self, open_predictor: Callable[[], Predictor], images: Images) -> None:
+        self.predictor = open_predictor()
+        self.images = images
+        self._batch = GPU_BATCH if torch.cuda.is_available() else 1
+        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, "glint-score")
+        torch.set_num_threads(1)
+
+    def score(self, uris: Sequence[str], etags: Sequence[str | None]) -> list[Scored]:
+        """One result for each address, in order, whatever becomes of its neighbours."""
+        pairs = list(zip(uris, etags, strict=True))
+        parts = [pairs[i : i + self._batch] for i in range(0, len(pairs), self._batch)]
+        return [scored for part in self._threads.map(self._score_part, parts) for scored in part]
+
+    def _score_part(self, pairs: list[tuple[str, str | None]]) -> list[Scored]:
+        prepared = [self._prepare(uri, etag) for uri, etag in pairs]
+        good = [(i, pixels) for i, (_, pixels) in enumerate(prepared) if pixels is not None]
+        results = [scored for scored, _ in prepared]
+        if not good:
+            return results
+        started = time.perf_counter()
+        probabilities = self.predictor.score(torch.stack([pixels for _, pixels in good]))
+        infer_ms = (time.perf_counter() - started) * 1000 / len(good)
+        for row, (i, _) in zip(probabilities, good, strict=True):
+            before = results[i]
+            timings = {**(before.timings_ms or {}), "infer": infer_ms}
+            results[i] = Scored(row, None, before.width, before.height, timings)
+        return results
+
+    def _prepare(self, uri: str, etag: str | None) -> tuple[Scored, torch.Tensor | None]:
+        started = time.perf_counter()
+        try:
+            data = self.images.read(uri, etag)
+            read = time.perf_counter()
+            prepared = self.predictor.prepare(data)
+        except ImageError as error:
+            return Scored(error=error), None
+        timings = {"read": (read - started) * 1000, "decode": (time.perf_counter() - read) * 1000}
+        return Scored(width=prepared.width, height=prepared.height, timings_ms=timings), prepared.pixels
+
+
+class ScoreRows:
+    """Ray Data stage for evaluation: adds `probabilities` (N, C), `error_type` and `error` to rows."""
+
+    def __init__(self, open_predictor: Callable[[], Predictor], images: Images) -> None:
+        self._scorer = Scorer(open_predictor, images)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Score a batch with the columns uri and etag."""
+        scored = self._scorer.score(batch["uri"].tolist(), batch["etag"].tolist())
+        missing = np.full(len(self._scorer.predictor.classes), np.nan, dtype=np.float32)
+        return {
+            **batch,
+            "probabilities": np.stack([missing if row.probabilities is None else row.probabilities for row in scored]),
+            "error_type": np.array([row.error.type if row.error else "" for row in scored], object),
+            "error": np.array([str(row.error or "") for row in scored], object),
+        }
+
+
+def num_nodes() -> int:
+    """Nodes of the running Ray that can score."""
+    return sum(bool(node["Alive"]) for node in ray.nodes())

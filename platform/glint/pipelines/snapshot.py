@@ -1,0 +1,222 @@
+"""Freeze a folder or prefix of images into a manifest: listed once, joined with labels, split by group.
+
+glint snapshot boards --labels boards/labels.csv --group lot --out manifest.parquet
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic import BaseModel, Field
+
+from glint.adapters.files import SUFFIXES, Listed
+from glint.adapters.images import Images, address
+from glint.core.classes import class_order
+from glint.core.errors import GlintError
+from glint.core.manifest import SCHEMA, Manifest, write_manifest
+from glint.core.progress import Progress, Silent
+from glint.core.splits import SPLITS, SplitRule, check_splits
+from glint.pipelines.joining import BATCH_ROWS, Join, open_join
+from glint.pipelines.labels import (
+    EXAMPLES,
+    FOLDER_COLUMNS,
+    FOLDERS,
+    check_labels,
+    check_named_groups,
+    choose_labels,
+    folder_labels,
+    load_labels,
+)
+
+SILENT = Silent()
+
+
+class Summary(BaseModel):
+    """What a snapshot holds, and what it left out."""
+
+    manifest: str
+    digest: str
+    source: str
+    num_images: int
+    classes: tuple[str, ...]
+    counts: dict[str, dict[str, int]] = Field(description="labelled images by split, then class")
+    unlabelled: int
+    ignored: dict[str, int] = Field(description="files that are no images, by reason")
+    ignored_examples: list[str] = Field(description="the first of them")
+    labels_without_image: int
+    labels_without_image_examples: list[str] = Field(description="the first of them, as written in the label file")
+    warnings: list[str]
+
+
+def snapshot(
+    images: Images,
+    source: str,
+    out: Path,
+    labels: str = FOLDERS,
+    group: str | None = None,
+    val_groups: Sequence[str] = (),
+    test_groups: Sequence[str] = (),
+    progress: Progress = SILENT,
+) -> Summary:
+    """List `source`, join its labels, split them by group and write the manifest `out`.
+
+    `labels` is `folders` (an image's label is the folder directly below the source that it lies in), `none`, or the
+    path of a CSV file with the columns path and label. `group` is a further column of that file, or `folder` with
+    labels by folder. Images without a label are kept and belong to no split; what is left out is counted in the
+    summary and said through `progress`. Raises GlintError for every mistake of labels, groups or places.
+    """
+    rule = SplitRule(tuple(val_groups), tuple(test_groups))
+    file = choose_labels(labels, group, rule)
+    _check_out(out)
+    with open_join(file.further if file else FOLDER_COLUMNS if labels == FOLDERS else ()) as join:
+        if file:
+            load_labels(join, file, source)
+        ignored = _Ignored()
+        for entries in _listed(images, source, ignored, progress):
+            join.add_images(_pinned(entries))
+            if labels == FOLDERS:
+                join.add_labels(folder_labels(entries, group))
+        orphans = check_labels(join, labels, source)
+        check_named_groups(join, rule)
+        dealt = _Dealt(rule)
+        footer = {"labels": labels, "group": group, **rule.describe()}
+        manifest = write_manifest(out, _rows(join, dealt, progress), source=address("", source), split_rule=footer)
+    summary = _summary(manifest, dealt, ignored, orphans)
+    _tell(summary, progress)
+    return summary
+
+
+class _Ignored:
+    """How many entries of a listing are no images, by reason, and the first of them."""
+
+    def __init__(self) -> None:
+        self.reasons: Counter[str] = Counter()
+        self.examples: list[str] = []
+
+    def add(self, entry: Listed) -> None:
+        self.reasons[entry.ignored or ""] += 1
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(entry.path)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.reasons.items()))
+
+
+class _Dealt:
+    """Deals rows out to the splits on their way into the manifest, and counts them."""
+
+    def __init__(self, rule: SplitRule) -> None:
+        self.rule = rule
+        self.counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+        self.unlabelled = 0
+        self.warnings: list[str] = []
+
+    def deal(self, rows: pa.Table) -> pa.Table:
+        """Rows of the join as rows of a manifest; those without a label get no split."""
+        columns = (rows[name].to_pylist() for name in ("uri", "label", "group"))
+        splits: list[str | None] = []
+        lists: list[list[str] | None] = []
+        for uri, label, group in zip(*columns, strict=True):
+            split = None if label is None else self.rule.split(uri if group is None else group)
+            splits.append(split)
+            lists.append(None if label is None else [label])
+            if split:
+                self.counts[split][label] += 1
+            else:
+                self.unlabelled += 1
+        arranged = rows.drop_columns("label").append_column("labels", pa.array(lists, pa.list_(pa.string())))
+        return arranged.append_column("split", pa.array(splits, pa.string()))
+
+    def classes(self) -> tuple[str, ...]:
+        return class_order(label for counts in self.counts.values() for label in counts)
+
+
+def _check_out(out: Path) -> None:
+    """Find out before a long listing whether the manifest can be written; nothing but a manifest is ever replaced."""
+    folder = out.expanduser().absolute().parent
+    if out.expanduser().exists():
+        Manifest.open(out, "--out would replace a file;")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GlintError(f"--out {out}: its folder cannot be made: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise GlintError(f"--out {out}: nothing may be written to its folder")
+
+
+def _listed(images: Images, source: str, ignored: _Ignored, progress: Progress) -> Iterator[list[Listed]]:
+    """The images of the source, some thousands at a time; the rest is counted as ignored."""
+    progress.begin("listing", None, "images")
+    entries, done = images.list(source), 0
+    while batch := list(islice(entries, BATCH_ROWS)):
+        taken = [entry for entry in batch if not entry.ignored]
+        for entry in batch:
+            if entry.ignored:
+                ignored.add(entry)
+        yield taken
+        done += len(taken)
+        progress.update(done)
+    progress.end()
+    if not done:
+        others = f" ({ignored})" if ignored.examples else ""
+        raise GlintError(f"SOURCE {source} holds no images{others}; their names end in {' '.join(SUFFIXES)}")
+
+
+def _pinned(entries: Sequence[Listed]) -> pa.Table:
+    names = ("uri", "etag", "size")
+    return pa.table(
+        {name: pa.array([getattr(entry, name) for entry in entries], SCHEMA.field(name).type) for name in names}
+    )
+
+
+def _rows(join: Join, dealt: _Dealt, progress: Progress) -> Iterator[pa.Table]:
+    """The manifest's rows. It ends with the check of the splits, before the manifest takes its place."""
+    progress.begin("writing", join.count("images"), "images")
+    done = 0
+    for rows in join.rows():
+        yield dealt.deal(rows)
+        done += rows.num_rows
+        progress.update(done)
+    progress.end()
+    if dealt.classes():
+        dealt.warnings = check_splits(dealt.counts, dealt.classes(), dealt.rule, join.groups)
+
+
+def _summary(manifest: Manifest, dealt: _Dealt, ignored: _Ignored, orphans: tuple[int, list[str]]) -> Summary:
+    return Summary(
+        manifest=str(manifest.path),
+        digest=manifest.digest,
+        source=manifest.source,
+        num_images=manifest.num_rows,
+        classes=manifest.classes,
+        counts={split: {name: counts[name] for name in manifest.classes} for split, counts in dealt.counts.items()},
+        unlabelled=dealt.unlabelled,
+        ignored=dict(ignored.reasons),
+        ignored_examples=ignored.examples,
+        labels_without_image=orphans[0],
+        labels_without_image_examples=orphans[1],
+        warnings=dealt.warnings,
+    )
+
+
+def _tell(summary: Summary, progress: Progress) -> None:
+    """Say what was left out, and what may surprise."""
+    if summary.ignored:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(summary.ignored.items()))
+        progress.say(f"ignored files: {reasons} ({_few(summary.ignored_examples, sum(summary.ignored.values()))})")
+    if summary.labels_without_image:
+        few = _few(summary.labels_without_image_examples, summary.labels_without_image)
+        progress.say(f"labels without an image: {summary.labels_without_image:,} ({few})")
+    if summary.unlabelled and summary.classes:
+        progress.say(f"images without a label: {summary.unlabelled:,}; they are kept, in no split")
+    for warning in summary.warnings:
+        progress.say(f"warning: {warning}")
+
+
+def _few(examples: Sequence[str], count: int) -> str:
+    return ", ".join(examples) + (" …" if count > len(examples) else "")
