@@ -1,0 +1,1 @@
+"""HTTP: FastAPI applications, and the Ray Serve deployments that host them."""

@@ -1,0 +1,112 @@
+"""Every error of the HTTP API as one JSON document of type application/problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from glint.core.errors import ImageError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """Why a request got no answer. `detail` is for a person, `reason` for a program."""
+
+    type: str = Field(default="about:blank", description="about:blank: the status says the kind, `reason` the cause")
+    title: str = Field(description="the status in words")
+    status: int = Field(description="the HTTP status")
+    detail: str = Field(description="one line for a person: what is wrong, and what would be right")
+    reason: str = Field(description="short and stable, in snake_case, such as truncated or too_many_bytes")
+
+
+class ProblemError(Exception):
+    """Raised anywhere in a request to answer it with a problem."""
+
+    def __init__(self, status: int, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.reason = reason
+
+
+def answer_with_problems(app: FastAPI) -> None:
+    """Make `app` answer each of its errors with a problem: its own, an image's, the framework's and the unexpected."""
+    app.add_exception_handler(ProblemError, _stated)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(ImageError, _unreadable)
+    app.add_exception_handler(HTTPException, _framework)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def document_problems(app: FastAPI) -> None:
+    """Add the schema of a problem, to which the responses of `problem_responses` refer, to the app's OpenAPI."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = generate()
+        schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
+
+
+def problem_responses(meanings: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's description of the problems that an operation may answer with, by status."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": meaning, "content": content} for status, meaning in meanings.items()}
+
+
+def _stated(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    return _response(error.status, error.reason, str(error))
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:])
+    message = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+    return _response(422, "invalid_query", f"{where}: {message}, got {str(first.get('input'))[:100]!r}")
+
+
+def _unreadable(request: Request, error: Exception) -> Response:
+    """Where the image is at fault, it is the caller's to mend; any other failure to read one is ours."""
+    assert isinstance(error, ImageError)
+    status = 415 if error.type == "not_an_image" else {"undecodable": 400, "too_large": 413}.get(error.status)
+    if status is None:
+        raise error
+    return _response(status, error.type, str(error))
+
+
+def _framework(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    details = {
+        404: f"there is nothing at {request.url.path}; see /openapi.json",
+        405: f"{request.url.path} does not answer {request.method}; see /openapi.json",
+    }
+    return _response(status, status.name.lower(), details.get(status, str(error.detail)), error.headers)
+
+
+def _gone(request: Request, error: Exception) -> Response:
+    return _response(400, "incomplete", "the connection closed before the whole image had arrived")
+
+
+def _unexpected(request: Request, error: Exception) -> Response:
+    """Say nothing of the inside. The server that hosts the app gets the exception too, and logs it."""
+    request_id = request.headers.get("x-request-id")
+    trace = f"; the server's log has it under request {request_id}" if request_id else "; the server's log says what"
+    return _response(500, "internal_error", f"something went wrong inside the server{trace}")
+
+
+def _response(status: int, reason: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, reason=reason)
+    return Response(problem.model_dump_json(), status, headers, media_type=MEDIA_TYPE)

@@ -1,0 +1,257 @@
+import asyncio
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from glint.serving.api import create_app
+from glint.serving.classifier import Classifier
+from glint.vision.bundle import Bundle
+from glint.vision.decode import Limits
+from glint.vision.predictor import Predictor
+
+MAX_BYTES = 100_000
+MAX_PIXELS = 100_000
+
+
+@pytest.fixture(scope="module")
+def predictor(bundle: Path) -> Predictor:
+    return Predictor(Bundle(bundle), "boards", "3", Limits(max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS))
+
+
+@pytest.fixture(scope="module")
+def client(predictor: Predictor) -> Iterator[TestClient]:
+    app = create_app(Classifier(predictor, num_threads=2).classify, predictor.model, predictor.classes, MAX_BYTES)
+    with TestClient(app) as client:
+        yield client
+
+
+def picture(kind: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (48, 32)) -> bytes:
+    file = io.BytesIO()
+    gradient = Image.linear_gradient("L").resize(size)
+    deep = Image.fromarray(np.asarray(gradient).astype(np.uint16) * 257)
+    (deep if mode == "I;16" else gradient.convert(mode)).save(file, kind)
+    return file.getvalue()
+
+
+def problem(response: Any, status: int, reason: str) -> str:
+    """Check that a response is a problem of this status and reason, and give its detail."""
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert (response.status_code, body["status"], body["reason"]) == (status, status, reason)
+    assert set(body) == {"type", "title", "status", "detail", "reason"}
+    assert "\n" not in body["detail"]
+    return str(body["detail"])
+
+
+def test_answer_is_what_the_predictor_says(client: TestClient, predictor: Predictor) -> None:
+    data = picture()
+    answer = client.post("/v1/classify", content=data).json()
+    (expected,) = predictor.predict([data])
+    assert answer == {
+        "label": expected.label,
+        "confidence": pytest.approx(expected.confidence),
+        "top_k": [{"label": s.label, "confidence": pytest.approx(s.confidence)} for s in expected.top_k],
+        "decision": expected.decision,
+        "model": {
+            "name": "boards",
+            "version": "3",
+            "bundle": predictor.bundle.digest,
+            "policy": predictor.bundle.policy.digest,
+            "engine": "torch",
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "modes"),
+    [
+        ("JPEG", ["RGB", "L", "CMYK"]),
+        ("PNG", ["RGB", "L", "1", "P", "RGBA", "LA", "I;16"]),
+        ("WEBP", ["RGB", "RGBA"]),
+        ("BMP", ["RGB", "L", "1", "P", "RGBA"]),
+        ("TIFF", ["RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I;16"]),
+        ("GIF", ["L", "P"]),
+    ],
+)
+def test_every_kind_of_image_is_classified(client: TestClient, kind: str, modes: list[str]) -> None:
+    for mode in modes:
+        response = client.post("/v1/classify", content=picture(kind, mode))
+        assert response.status_code == 200, f"{mode}: {response.text}"
+        assert sum(score["confidence"] for score in response.json()["top_k"]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "image/png",
+        "image/jpeg",
+        "IMAGE/PNG; name=a.png",
+        "application/octet-stream",
+        "application/x-www-form-urlencoded",
+        None,
+    ],
+)
+def test_the_body_says_what_it_is_not_its_content_type(client: TestClient, content_type: str | None) -> None:
+    headers = {"content-type": content_type} if content_type else {}
+    assert client.post("/v1/classify", content=picture(), headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 4])
+def test_top_k_gives_so_many_classes_best_first(client: TestClient, top_k: int) -> None:
+    answer = client.post("/v1/classify", params={"top_k": top_k}, content=picture()).json()
+    confidences = [score["confidence"] for score in answer["top_k"]]
+    assert len(confidences) == top_k
+    assert confidences == sorted(confidences, reverse=True)
+    assert answer["top_k"][0] == {"label": answer["label"], "confidence": answer["confidence"]}
+
+
+@pytest.mark.parametrize("top_k", ["0", "5", "-1", "many", "", "1.5"])
+def test_top_k_out_of_range_is_a_problem_that_names_it(client: TestClient, top_k: str) -> None:
+    response = client.post("/v1/classify", params={"top_k": top_k}, content=picture())
+    detail = problem(response, 422, "invalid_query")
+    assert detail.startswith("top_k: ")
+    assert repr(top_k) in detail
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "reason"),
+    [
+        (b"", 400, "empty"),
+        (picture("JPEG")[:-200], 400, "truncated"),
+        (picture("PNG")[:60], 400, "truncated"),
+        (picture("PNG")[:16] + bytes(8) + picture("PNG")[24:], 400, None),
+        (b"a text file", 415, "not_an_image"),
+        (b"%PDF-1.7", 415, "not_an_image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "not_an_image"),
+        (picture("PNG", "1", (1000, 101)), 413, "too_many_pixels"),
+    ],
+    ids=["empty", "truncated JPEG", "truncated PNG", "0x0 PNG", "text", "PDF", "SVG", "too many pixels"],
+)
+def test_what_cannot_be_classified_is_a_problem(
+    client: TestClient, data: bytes, status: int, reason: str | None
+) -> None:
+    response = client.post("/v1/classify", content=data, headers={"content-type": "image/jpeg"})
+    problem(response, status, reason or response.json()["reason"])
+
+
+def test_a_bad_image_leaves_the_next_request_alone(client: TestClient) -> None:
+    assert client.post("/v1/classify", content=b"junk").status_code == 415
+    assert client.post("/v1/classify", content=picture()).status_code == 200
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain", "multipart/form-data; boundary=x", "image"])
+def test_a_content_type_that_is_no_image_is_refused(client: TestClient, content_type: str) -> None:
+    response = client.post("/v1/classify", content=picture(), headers={"content-type": content_type})
+    assert "raw body" in problem(response, 415, "content_type")
+
+
+def test_a_body_above_the_limit_is_refused(client: TestClient) -> None:
+    assert str(MAX_BYTES) in problem(client.post("/v1/classify", content=bytes(MAX_BYTES + 1)), 413, "too_many_bytes")
+    problem(client.post("/v1/classify", content=bytes(MAX_BYTES)), 415, "not_an_image")
+
+
+def test_a_body_without_a_length_is_read_no_further_than_the_limit(client: TestClient) -> None:
+    sent = 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal sent
+        sent += 10_000
+        return {"type": "http.request", "body": bytes(10_000), "more_body": True}
+
+    status, body = asyncio.run(_post(client.app, receive))
+    assert (status, sent) == (413, MAX_BYTES + 10_000)
+    assert b"too_many_bytes" in body
+
+
+def test_a_caller_who_hangs_up_midway_is_no_error_of_ours(client: TestClient) -> None:
+    messages = iter(
+        [{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}],
+    )
+
+    async def receive() -> dict[str, Any]:
+        return next(messages)
+
+    status, body = asyncio.run(_post(client.app, receive))
+    assert status == 400
+    assert b"incomplete" in body
+
+
+async def _post(app: Any, receive: Any) -> tuple[int, bytes]:
+    """POST /v1/classify at the ASGI interface, where a client's library does not help."""
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": "/v1/classify"}
+    await app(scope | {"query_string": b"", "headers": []}, receive, send)
+    return sent[0]["status"], sent[1]["body"]
+
+
+def test_paths_and_methods_that_do_not_exist_are_problems(client: TestClient) -> None:
+    assert "/nowhere" in problem(client.get("/nowhere"), 404, "not_found")
+    response = client.get("/v1/classify")
+    problem(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == "POST"
+
+
+def test_our_own_mistake_tells_nothing_of_the_inside(predictor: Predictor) -> None:
+    async def broken(data: bytes, top_k: int) -> Any:
+        raise ZeroDivisionError("a secret of the inside")
+
+    client = TestClient(
+        create_app(broken, predictor.model, predictor.classes, MAX_BYTES), raise_server_exceptions=False
+    )
+    response = client.post("/v1/classify", content=picture(), headers={"x-request-id": "abc"})
+    assert "abc" in problem(response, 500, "internal_error")
+    assert "secret" not in response.text
+
+
+def test_model_page_says_what_is_served(client: TestClient, predictor: Predictor) -> None:
+    served = client.get("/v1/model").json()
+    assert served["classes"] == list(predictor.classes)
+    assert served["model"]["bundle"] == predictor.bundle.digest
+    assert served["max_bytes"] == MAX_BYTES
+
+
+def test_root_points_to_pages_that_exist(client: TestClient) -> None:
+    welcome = client.get("/").json()
+    assert client.get(welcome["model"]).status_code == 200
+    assert client.get(welcome["openapi"]).status_code == 200
+
+
+def test_answers_tell_how_long_each_stage_took(client: TestClient) -> None:
+    timing = client.post("/v1/classify", content=picture()).headers["server-timing"]
+    assert [stage.partition(";")[0] for stage in timing.split(", ")] == ["body", "wait", "decode", "infer"]
+
+
+def test_openapi_documents_bodies_answers_and_problems(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()
+    classify = schema["paths"]["/v1/classify"]["post"]
+    assert classify["requestBody"]["content"]["image/*"]["schema"] == {"type": "string", "format": "binary"}
+    top_k = classify["parameters"][0]["schema"]
+    assert (top_k["minimum"], top_k["maximum"], top_k["default"]) == (1, 4, 4)
+    assert set(classify["responses"]) == {"200", "400", "408", "413", "415", "422", "500", "503"}
+    for status in ("400", "413", "415", "422", "500"):
+        content = classify["responses"][status]["content"]
+        assert content == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    assert set(schema["components"]["schemas"]["Problem"]["required"]) == {"title", "status", "detail", "reason"}
+    assert _references(schema) <= {f"#/components/schemas/{name}" for name in schema["components"]["schemas"]}
+
+
+def _references(node: Any) -> set[str]:
+    if isinstance(node, dict):
+        own = {node["$ref"]} if "$ref" in node else set()
+        return own.union(*(_references(value) for value in node.values()))
+    return set[str]().union(*(_references(value) for value in node)) if isinstance(node, list) else set()
+
+
+def test_no_page_loads_scripts_from_the_internet(client: TestClient) -> None:
+    assert client.get("/docs").status_code == 404
+    assert client.get("/redoc").status_code == 404

@@ -1,0 +1,99 @@
+import io
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from glint.core.errors import GlintError
+from glint.serving.online import free_port, start_online, stop_online
+from glint.settings import Settings
+from glint.wiring import open_predictor
+
+MAX_BYTES = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def server(ray_cluster: None, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    opening = partial(open_predictor, str(bundle), Settings())
+    url = start_online(opening, port=0, max_bytes=MAX_BYTES, logs=tmp_path_factory.mktemp("logs"))
+    with httpx.Client(base_url=url, timeout=30) as client:
+        yield client
+        stop_online()
+        assert client.get("/v1/model").status_code == 404, "stopping takes the application away"
+
+
+def stripes(width: int, kind: str = "PNG") -> bytes:
+    """Pictures that a model tells apart: vertical stripes of this width in pixels."""
+    image = Image.new("RGB", (64, 64), "white")
+    for left in range(0, 64, 2 * width):
+        image.paste("navy", (left, 0, left + width, 64))
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+def test_answers_are_what_the_predictor_says_in_this_process(server: httpx.Client, bundle: Path) -> None:
+    pictures = [stripes(8, kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")]
+    for data, expected in zip(pictures, open_predictor(str(bundle)).predict(pictures), strict=True):
+        answer = server.post("/v1/classify", content=data).json()
+        assert answer["label"] == expected.label
+        assert answer["confidence"] == pytest.approx(expected.confidence, abs=1e-6)
+        assert [score["label"] for score in answer["top_k"]] == [score.label for score in expected.top_k]
+
+
+def test_callers_at_the_same_time_each_get_their_own_answer(server: httpx.Client, bundle: Path) -> None:
+    pictures = [stripes(width) for width in (1, 2, 4, 8, 16, 32)] * 5
+    with ThreadPoolExecutor(8) as callers:
+        answers = list(callers.map(lambda data: server.post("/v1/classify", content=data).json(), pictures))
+    expected = open_predictor(str(bundle)).predict(pictures)
+    assert [answer["confidence"] for answer in answers] == pytest.approx([one.confidence for one in expected], abs=1e-6)
+
+
+def test_health_route_answers(server: httpx.Client) -> None:
+    assert server.get("/-/healthz").status_code == 200
+
+
+def test_errors_pass_through_the_server_as_problems(server: httpx.Client) -> None:
+    responses = {
+        400: server.post("/v1/classify", content=stripes(8)[:100]),
+        404: server.get("/nowhere"),
+        415: server.post("/v1/classify", content=b"a text file"),
+        422: server.post("/v1/classify?top_k=0", content=stripes(8)),
+    }
+    for status, response in responses.items():
+        assert response.status_code == response.json()["status"] == status
+        assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_an_endless_body_is_cut_off(server: httpx.Client) -> None:
+    response = server.post("/v1/classify", content=(bytes(65_536) for _ in range(10_000)))
+    assert response.status_code == 413
+    assert response.json()["reason"] == "too_many_bytes"
+
+
+def test_each_answer_has_a_request_id_of_the_callers_choice(server: httpx.Client) -> None:
+    assert server.get("/", headers={"x-request-id": "line-4"}).headers["x-request-id"] == "line-4"
+    assert server.get("/").headers["x-request-id"] != server.get("/").headers["x-request-id"]
+
+
+def test_a_port_in_use_is_refused_by_name() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(GlintError, match=f"--port {port}: Address already in use"):
+            free_port("127.0.0.1", port)
+
+
+def test_port_0_takes_a_free_one() -> None:
+    assert free_port("127.0.0.1", 0) > 0
+
+
+def test_a_host_of_another_machine_is_refused_by_name() -> None:
+    with pytest.raises(GlintError, match=r"--host 192\.0\.2\.77"):
+        free_port("192.0.2.77", 0)
