@@ -1,0 +1,30 @@
+"""The same train command with the same seed and --fresh gives the same validation score, to the last digit.
+
+python benchmarks/repeatable.py
+"""
+
+import tempfile
+from pathlib import Path
+
+from common import end, glint
+
+from glint.pipelines.boards import write_boards
+
+RECIPE = Path(__file__).resolve().parents[1] / "configs" / "recipes" / "boards.yaml"
+SHORT = ("--set", "optimisation.epochs=2", "--fresh")
+
+with tempfile.TemporaryDirectory() as directory:
+    home = Path(directory)
+    images, manifest = home / "boards", home / "manifest.parquet"
+    write_boards(images, 1400, size=96)
+    splits = ("--group", "lot", "--val-groups", "L07", "--test-groups", "L03")
+    glint("snapshot", images, "--labels", images / "labels.csv", *splits, "--out", manifest, home=home)
+    runs = [glint("train", "--recipe", RECIPE, "--manifest", manifest, *SHORT, home=home) for _ in range(2)]
+scores = [run["metrics"]["val_macro_f1"] for run in runs]
+end(
+    "repeatable",
+    abs(scores[0] - scores[1]),
+    "difference of validation macro-F1",
+    "0",
+    {"first": runs[0]["metrics"], "second": runs[1]["metrics"]},
+)

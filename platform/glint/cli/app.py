@@ -1,0 +1,47 @@
+"""`glint`: the verbs put together, and what becomes of errors.
+
+Exit codes: 0 done; 2 a mistake of the user's, told in one line; 130 interrupted; 1 anything else, with a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from glint.cli import batch
+from glint.cli.demo import demo
+from glint.cli.doctor import doctor
+from glint.cli.evaluate import evaluate
+from glint.cli.promote import promote
+from glint.cli.serve import serve
+from glint.cli.snapshot import snapshot
+from glint.cli.train import train
+from glint.core.errors import GlintError
+
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C: 128 + SIGINT, as shells have it."""
+
+app = typer.Typer(
+    name="glint",
+    help="Train image classifiers on labelled images in object storage and serve them, on Ray.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+for verb in (snapshot, train, evaluate, promote, serve, demo, doctor):
+    app.command()(verb)
+app.add_typer(batch.app, name="batch")
+
+
+def main() -> None:
+    """Run `glint`, turning the user's mistakes into one line and exit code 2."""
+    try:
+        app()
+    except GlintError as error:
+        print(f"glint: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            print("glint: interrupted; the same command continues where it stopped", file=sys.stderr)
+        raise

@@ -1,0 +1,92 @@
+"""glint batch: score many images, and read what became of them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glint.cli.options import AsJson, Model
+
+app = typer.Typer(help="Score many images; every one ends as exactly one outcome.", no_args_is_help=True)
+
+
+class Format(StrEnum):
+    """How results are written."""
+
+    table = "table"
+    csv = "csv"
+    parquet = "parquet"
+
+
+@app.command()
+def run(
+    model: Model,
+    input: Annotated[str, typer.Option(help="a manifest, a folder or az://CONTAINER/PREFIX")],
+    job: Annotated[str | None, typer.Option(help="name of the job; default: from model, input and options")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="classes kept with each outcome")] = 5,
+    json: AsJson = False,
+) -> None:
+    """Score the images of a manifest, folder or prefix; run again, it does only what is missing.
+
+    Examples:
+
+        glint batch run --model models:/boards@champion --input manifest.parquet
+
+        glint batch run --model models:/boards/3 --input az://images/line-4 --job line-4
+    """
+    from functools import partial
+
+    from glint.cli.console import emit, progress
+    from glint.cli.tables import fields
+    from glint.pipelines.batch import BatchRun, freeze_input, run_batch
+    from glint.settings import Settings
+    from glint.wiring import open_images, open_model, open_predictor, open_store, start_ray
+
+    settings = Settings()
+    found = open_model(model, settings)
+    images = open_images(settings)
+    with progress() as told:
+        manifest = freeze_input(input, images, settings.home_path, told)
+        told.begin("starting Ray", None, "")
+        start_ray(settings)
+        batch = BatchRun(
+            model_uri=found.uri,
+            model=found.ref,
+            open_predictor=partial(open_predictor, found.uri, settings),
+            input=input,
+            manifest=manifest,
+            images=images,
+            store=open_store(settings),
+            home=settings.home_path,
+            top_k=top_k,
+            job=job,
+        )
+        result = run_batch(batch, told)
+    emit(result, json, fields(result), f"next: glint batch results {result.job}")
+
+
+@app.command()
+def results(
+    job: Annotated[str, typer.Argument(help="a job's id")],
+    status: Annotated[str | None, typer.Option(help="only outcomes of this status")] = None,
+    format: Annotated[Format, typer.Option(help="table, csv, or parquet (needs --out)")] = Format.table,
+    out: Annotated[Path | None, typer.Option(help="file to write instead of stdout")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="at most so many; a table has 50 by default")] = None,
+    json: AsJson = False,
+) -> None:
+    """Show or export what became of each image.
+
+    Examples:
+
+        glint batch results 3fa4bc0d1e2f5a6b --status undecodable
+
+        glint batch results 3fa4bc0d1e2f5a6b --format parquet --out outcomes.parquet
+    """
+    from glint.cli.outcomes import show_outcomes
+    from glint.settings import Settings
+    from glint.wiring import open_store
+
+    show_outcomes(open_store(Settings()), job, status, format.value, out, limit, json)

@@ -1,0 +1,127 @@
+"""The checks of glint doctor, each finding one thing out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+
+from glint.core.errors import GlintError
+from glint.core.stores import Bridge
+from glint.settings import Settings
+from glint.wiring import open_registry, open_store
+
+CONNECT_TIMEOUT_S = 3.0
+LIBRARIES = ("ray", "torch", "timm", "mlflow", "obstore")
+FREE_BYTES = 5_000_000_000
+
+
+class Finding(BaseModel):
+    """One thing that was looked at: working, not configured, or broken."""
+
+    what: str
+    state: Literal["ok", "absent", "broken"]
+    detail: str
+
+
+class Findings(BaseModel):
+    """All that glint doctor found."""
+
+    findings: list[Finding]
+
+
+def examine(settings: Settings) -> Findings:
+    """Run every check; a check that fails says so and leaves the others alone."""
+    checks = (_python, _hardware, _home, _store, _registry, _ray, _images)
+    return Findings(findings=[finding for check in checks for finding in _guarded(check, settings)])
+
+
+def _guarded(check: Callable[[Settings], Iterator[Finding]], settings: Settings) -> list[Finding]:
+    name = check.__name__.strip("_").replace("_", " ")
+    try:
+        return list(check(settings))
+    except (GlintError, OSError) as error:
+        return [Finding(what=name, state="broken", detail=" ".join(str(error).split()))]
+
+
+def _python(settings: Settings) -> Iterator[Finding]:
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
+    yield Finding(what="python", state="ok", detail=f"{platform.python_version()}; {versions}")
+
+
+def _hardware(settings: Settings) -> Iterator[Finding]:
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    yield Finding(what="machine", state="ok", detail=f"{os.cpu_count()} cores, {memory:.0f} GB of memory")
+    if torch.cuda.is_available():
+        yield Finding(what="GPU", state="ok", detail=torch.cuda.get_device_name())
+    else:
+        yield Finding(what="GPU", state="absent", detail="none; training and scoring run on the CPU")
+
+
+def _home(settings: Settings) -> Iterator[Finding]:
+    home = settings.home_path
+    home.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(home).free
+    writable = os.access(home, os.W_OK)
+    state: Literal["ok", "broken"] = "ok" if writable and free > FREE_BYTES else "broken"
+    detail = f"{home}, {free / 1e9:.0f} GB free" + ("" if writable else ", not writable: set GLINT_HOME")
+    yield Finding(what="home", state=state, detail=detail)
+
+
+def _store(settings: Settings) -> Iterator[Finding]:
+    store, bridge = open_store(settings), Bridge()
+    try:
+        jobs = bridge.run(store.jobs(limit=1000))
+    finally:
+        bridge.run(store.close())
+        bridge.close()
+    yield Finding(what="result store", state="ok", detail=f"{settings.store_uri}, {len(jobs)} jobs")
+
+
+def _registry(settings: Settings) -> Iterator[Finding]:
+    parts = urlsplit(settings.tracking_uri)
+    if parts.hostname:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        _reach(parts.hostname, port, "GLINT_MLFLOW_URI")
+    models = open_registry(settings).models()
+    named = ", ".join(f"{name} ({', '.join(f'{a} -> {v}' for a, v in aliases.items())})" for name, aliases in models)
+    yield Finding(what="MLflow", state="ok", detail=f"{settings.tracking_uri}, {named or 'no model registered yet'}")
+
+
+def _ray(settings: Settings) -> Iterator[Finding]:
+    if settings.ray_address is None:
+        yield Finding(what="Ray", state="ok", detail="of glint's own, started when needed (GLINT_RAY_ADDRESS is unset)")
+        return
+    host, _, port = settings.ray_address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise GlintError(f"GLINT_RAY_ADDRESS {settings.ray_address!r} must be HOST:PORT")
+    _reach(host, int(port), "GLINT_RAY_ADDRESS")
+    yield Finding(what="Ray", state="ok", detail=f"{settings.ray_address} answers")
+
+
+def _images(settings: Settings) -> Iterator[Finding]:
+    if settings.blob_account is None:
+        detail = "not configured: images come from folders; GLINT_BLOB_ACCOUNT names a storage account"
+        yield Finding(what="Azure Blob Storage", state="absent", detail=detail)
+        return
+    where = settings.blob_endpoint or f"https://{settings.blob_account}.blob.core.windows.net"
+    parts = urlsplit(where)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    _reach(parts.hostname or "", port, "GLINT_BLOB_ENDPOINT" if settings.blob_endpoint else "GLINT_BLOB_ACCOUNT")
+    yield Finding(what="Azure Blob Storage", state="ok", detail=f"{where} answers")
+
+
+def _reach(host: str, port: int, setting: str) -> None:
+    try:
+        socket.create_connection((host, port), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise GlintError(f"{host}:{port} does not answer ({error}); check {setting}") from None

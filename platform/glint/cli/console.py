@@ -1,0 +1,72 @@
+"""What the commands print: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic import BaseModel
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as TimeLeft
+
+stdout = Console(soft_wrap=True)
+stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class RichProgress:
+    """glint.core.progress.Progress as a bar on stderr; plain lines where stderr is no terminal."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+
+    def begin(self, stage: str, total: int | None, unit: str) -> None:
+        """Show a new bar; a spinner where the total is unknown."""
+        self.end()
+        self._task = self._progress.add_task(stage, total=total, unit=unit, note="")
+        if not self._progress.console.is_terminal:
+            self.say(f"{stage} …" if total is None else f"{stage}: {total:,} {unit} …")
+
+    def update(self, done: int, note: str = "") -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._progress.update(self._task, completed=done, note=note)
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(line, markup=False)
+
+
+@contextmanager
+def progress() -> Iterator[RichProgress]:
+    """Progress on stderr while the block runs."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TextColumn("{task.fields[note]}", style="cyan"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeLeft(),
+    )
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bars:
+        yield RichProgress(bars)
+
+
+def emit(result: BaseModel, as_json: bool, *shown: RenderableType) -> None:
+    """Print a result on stdout: as one JSON object, or as what is shown to a person."""
+    if as_json:
+        sys.stdout.write(result.model_dump_json() + "\n")
+        return
+    for part in shown:
+        stdout.print(part)

@@ -1,0 +1,128 @@
+"""Outcomes of a job as a table, CSV or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from glint.cli.console import stderr, stdout
+from glint.cli.tables import rows
+from glint.core.errors import GlintError
+from glint.core.job import Job, Totals
+from glint.core.outcome import STATUSES, Outcome, outcome_row
+from glint.core.stores import Bridge, OutcomeFilter, ResultStore
+
+PAGE = 1000
+TABLE_ROWS = 50
+SHOWN = ("status", "label", "confidence", "decision", "error_type", "uri")
+
+
+def show_outcomes(
+    store: ResultStore, job_id: str, status: str | None, form: str, out: Path | None, limit: int | None, as_json: bool
+) -> None:
+    """Write the outcomes of a job; raises GlintError for an unknown job, status or a missing --out."""
+    if status is not None and status not in STATUSES:
+        raise GlintError(f"--status {status!r} must be one of {', '.join(STATUSES)}")
+    if form == "parquet" and out is None:
+        raise GlintError("--format parquet needs --out FILE")
+    bridge = Bridge()
+    try:
+        job = bridge.run(store.get_job(job_id)) or _no_job(bridge, store, job_id)
+        found = _outcomes(bridge, store, job_id, OutcomeFilter(status=status))
+        if as_json:
+            _write_json(job, _totals(bridge, store, job_id), islice(found, limit))
+        elif form == "table" and out is None:
+            _print_table(_totals(bridge, store, job_id), list(islice(found, limit or TABLE_ROWS)), status)
+        else:
+            num = _write_file(islice(found, limit), form, out)
+            stderr.print(f"{num:,} outcomes" + (f" -> {out}" if out else ""))
+    finally:
+        bridge.run(store.close())
+        bridge.close()
+
+
+def _no_job(bridge: Bridge, store: ResultStore, job_id: str) -> Job:
+    known = ", ".join(job.id for job in bridge.run(store.jobs(limit=10))) or "none yet; glint batch run makes one"
+    raise GlintError(f"there is no job {job_id!r}; the newest are: {known}")
+
+
+def _outcomes(bridge: Bridge, store: ResultStore, job_id: str, where: OutcomeFilter) -> Iterator[Outcome]:
+    cursor = None
+    while True:
+        page = bridge.run(store.page(job_id, where, cursor, PAGE))
+        yield from page.outcomes
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+def _totals(bridge: Bridge, store: ResultStore, job_id: str) -> Totals:
+    totals = Totals()
+    for chunk in bridge.collect(store.chunks(job_id)):
+        totals.add(chunk)
+    return totals
+
+
+def _write_json(job: Job, totals: Totals, outcomes: Iterator[Outcome]) -> None:
+    document = {
+        "job": job.model_dump(mode="json"),
+        "totals": totals.model_dump(mode="json"),
+        "outcomes": [outcome.model_dump(mode="json") for outcome in outcomes],
+    }
+    sys.stdout.write(json.dumps(document) + "\n")
+
+
+def _print_table(totals: Totals, outcomes: list[Outcome], status: str | None) -> None:
+    lines = [[outcome_row(outcome)[name] for name in SHOWN] for outcome in outcomes]
+    stdout.print(rows(SHOWN, lines))
+    every = totals.statuses[status] if status else totals.num_images
+    counts = ", ".join(f"{count:,} {name}" for name, count in totals.statuses.most_common())
+    stdout.print(f"{len(outcomes):,} of {every:,} outcomes shown; the job has {counts or 'none yet'}")
+
+
+def _write_file(outcomes: Iterator[Outcome], form: str, out: Path | None) -> int:
+    if form == "parquet":
+        assert out is not None
+        table = pa.Table.from_pylist([outcome_row(outcome) for outcome in outcomes])
+        with _whole(out) as partial:
+            pq.write_table(table, partial)
+        return int(table.num_rows)
+    if out is None:
+        return _write_csv(outcomes, sys.stdout)
+    with _whole(out) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        return _write_csv(outcomes, file)
+
+
+def _write_csv(outcomes: Iterator[Outcome], file: TextIO) -> int:
+    writer, num = None, 0
+    for outcome in outcomes:
+        row: dict[str, Any] = outcome_row(outcome)
+        if writer is None:
+            writer = csv.DictWriter(file, list(row))
+            writer.writeheader()
+        writer.writerow(row)
+        num += 1
+    return num
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file that appears whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        raise GlintError(f"--out {path} cannot be written: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,80 @@
+"""glint serve: answers HTTP requests with a model."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from typing import Annotated
+
+import typer
+
+from glint.cli.options import AsJson, Model
+
+
+def serve(
+    model: Model,
+    host: Annotated[str, typer.Option(help="address to listen at; 0.0.0.0 is open to the network")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen at; 0 takes any free one")] = 8000,
+    json: AsJson = False,
+) -> None:
+    """Answer `POST /v1/classify` with a model, until Ctrl-C or SIGTERM.
+
+    It then finishes the requests in flight and exits with 0.
+
+    Examples:
+
+        glint serve --model models:/boards@champion
+
+        glint serve --model models:/boards/3 --port 9000
+
+        curl --data-binary @board.jpg http://127.0.0.1:8000/v1/classify
+    """
+    from functools import partial
+
+    from pydantic import BaseModel
+
+    from glint.cli.console import emit, progress, stderr
+    from glint.core.outcome import ModelRef
+    from glint.serving.online import free_port, start_online, stop_online
+    from glint.settings import Settings
+    from glint.wiring import open_model, open_predictor, start_ray
+
+    class Serving(BaseModel):
+        url: str
+        model: ModelRef
+
+    settings = Settings()
+    found = open_model(model, settings)
+    logs = None
+    if not settings.ray_address:  # a Ray of our own: what is wrong shows before it starts, and its logs are ours
+        port, logs = free_port(host, port), settings.home_path / "logs"
+    try:
+        with progress() as told:
+            told.begin("starting Ray", None, "")
+            start_ray(settings)
+            told.begin("opening the model", None, "")
+            url = start_online(
+                partial(open_predictor, found.uri, settings),
+                host=host,
+                port=port,
+                max_bytes=settings.max_bytes,
+                logs=logs,
+            )
+        shown = f"{found.uri} answers at {url}/v1/classify; Ctrl-C stops it"
+        emit(Serving(url=url, model=found.ref), json, shown, f"try: curl --data-binary @IMAGE {url}/v1/classify")
+        sys.stdout.flush()
+        _wait_for_signal()
+        stderr.print("stopping once the requests in flight are answered")
+    finally:
+        stop_online()
+
+
+def _wait_for_signal() -> None:
+    """Return at the first SIGINT or SIGTERM. A second one then does what it always does."""
+    stopped = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stopped.set()) for number in signals]
+    stopped.wait()
+    for number, handler in zip(signals, before, strict=True):
+        signal.signal(number, handler)

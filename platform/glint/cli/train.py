@@ -1,0 +1,65 @@
+"""glint train: a recipe and a manifest in, a registered model out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glint.cli.options import AsJson
+
+
+def train(
+    recipe: Annotated[Path, typer.Option(help="YAML file with the science of the run")],
+    manifest: Annotated[Path, typer.Option(help="made by glint snapshot")],
+    set: Annotated[list[str] | None, typer.Option(help="key=value for a field of the recipe; may be repeated")] = None,
+    name: Annotated[str | None, typer.Option(help="of the run; default: from recipe and manifest")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Ray Train workers")] = 1,
+    gpu: Annotated[bool, typer.Option("--gpu", help="a GPU for each worker")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="forget an earlier run of the same recipe and manifest")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Train a model and register it.
+
+    The same command continues an interrupted run from its last epoch, and says so when the run is finished.
+
+    Examples:
+
+        glint train --recipe configs/recipes/boards.yaml --manifest manifest.parquet
+
+        glint train --recipe configs/recipes/boards.yaml --manifest manifest.parquet --set optimisation.epochs=3 --fresh
+    """
+    from glint.cli.console import emit, progress
+    from glint.cli.tables import fields
+    from glint.core.manifest import Manifest
+    from glint.core.recipe import read_recipe
+    from glint.pipelines.train import TrainingRun
+    from glint.pipelines.train import train as run_training
+    from glint.settings import Settings
+    from glint.wiring import open_images, open_limits, open_registry, start_ray
+
+    settings = Settings()
+    run = TrainingRun(
+        recipe=read_recipe(recipe, tuple(set or ())),
+        manifest=Manifest.open(manifest),
+        images=open_images(settings),
+        limits=open_limits(settings),
+        registry=open_registry(settings),
+        home=settings.home_path,
+        name=name,
+        num_workers=workers,
+        use_gpu=gpu,
+    )
+    with progress() as told:
+        told.begin("starting Ray", None, "")
+        start_ray(settings)
+        trained = run_training(run, told, fresh)
+    emit(
+        trained,
+        json,
+        fields(trained),
+        f"next: glint evaluate --model {trained.model_uri} --manifest {manifest} --report report",
+    )

@@ -1,0 +1,71 @@
+"""Where things are: endpoints and secrets, from the environment (`GLINT_*`) or a `.env` file, never from a recipe."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_SYMLINKS_WARNING": "1",
+    "AZURE_CORE_COLLECT_TELEMETRY": "0",
+}
+"""Telemetry of every dependency, off; a person's own setting of any of them stands."""
+
+
+class Settings(BaseSettings):
+    """glint's settings. The defaults need no account: everything lies under `./.glint`."""
+
+    model_config = SettingsConfigDict(env_prefix="GLINT_", env_file=".env", extra="ignore", frozen=True)
+
+    home: Path = Field(default=Path(".glint"), description="SQLite files, MLflow, training runs, caches")
+    store: str | None = Field(default=None, description="sqlite:///PATH; default: results.db under home")
+    mlflow_uri: str | None = Field(default=None, description="tracking server; default: a SQLite file under home")
+    ray_address: str | None = Field(default=None, description="of a running Ray; default: one of glint's own")
+    num_cpus: int | None = Field(
+        default=None, ge=1, description="logical, of glint's own Ray; default: 4, or twice the cores"
+    )
+    blob_account: str | None = Field(default=None, description="storage account of az:// addresses")
+    blob_endpoint: str | None = Field(default=None, description="of another cloud or an emulator")
+    blob_key: SecretStr | None = None
+    blob_sas: SecretStr | None = None
+    read_threads: int = Field(default=16, ge=1, le=256, description="images read at once by one process")
+    max_pixels: int = Field(default=100_000_000, ge=1, description="larger images are too_large")
+    max_bytes: int = Field(default=64_000_000, ge=1, description="larger files and request bodies are too_large")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to a Ray worker with absolute paths and without secrets, which that machine's environment holds."""
+        plain = {name: value for name, value in self if not isinstance(value, SecretStr)}
+        return _restore, ({**plain, "home": self.home_path},)
+
+    @property
+    def home_path(self) -> Path:
+        """`home`, absolute: workers run in other directories."""
+        return self.home.expanduser().absolute()
+
+    @property
+    def store_uri(self) -> str:
+        """`store`, or its default."""
+        return self.store or f"sqlite:///{self.home_path / 'results.db'}"
+
+    @property
+    def tracking_uri(self) -> str:
+        """`mlflow_uri`, or its default."""
+        return self.mlflow_uri or f"sqlite:///{self.home_path / 'mlflow.db'}"
+
+
+def _restore(plain: dict[str, Any]) -> Settings:
+    return Settings(**plain)
+
+
+def quieten() -> None:
+    """Switch telemetry off, before the libraries that would send it are imported."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)

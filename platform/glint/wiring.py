@@ -1,0 +1,141 @@
+"""Where implementations are chosen: settings in, working parts out. No other module does this."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glint.core.errors import GlintError
+from glint.settings import Settings, quieten
+
+if TYPE_CHECKING:
+    from glint.adapters.images import Images
+    from glint.adapters.registry import Registry
+    from glint.core.outcome import ModelRef
+    from glint.core.stores import ResultStore
+    from glint.vision.bundle import Bundle
+    from glint.vision.decode import Limits
+    from glint.vision.predictor import Predictor
+
+OBJECT_STORE_BYTES = 1_000_000_000
+
+
+def open_images(settings: Settings) -> Images:
+    """The reader of image addresses."""
+    from glint.adapters.images import Images
+
+    return Images(
+        account=settings.blob_account,
+        endpoint=settings.blob_endpoint,
+        credentials=blob_credentials,
+        read_threads=settings.read_threads,
+        max_bytes=settings.max_bytes,
+    )
+
+
+def blob_credentials() -> dict[str, str]:
+    """The storage account's secrets, from the environment of the machine that reads images."""
+    settings = Settings()
+    secrets = {"account_key": settings.blob_key, "sas_key": settings.blob_sas}
+    return {name: secret.get_secret_value() for name, secret in secrets.items() if secret}
+
+
+def open_store(settings: Settings) -> ResultStore:
+    """The result store that `GLINT_STORE` names."""
+    scheme, _, path = settings.store_uri.partition(":///")
+    if scheme != "sqlite" or not path:
+        raise GlintError(f"GLINT_STORE {settings.store_uri!r} must be sqlite:///PATH")
+    from glint.adapters.sqlite_store import SqliteStore
+
+    return SqliteStore(Path(path).absolute())
+
+
+def open_registry(settings: Settings) -> Registry:
+    """The MLflow server that `GLINT_MLFLOW_URI` names."""
+    quieten()
+    from glint.adapters.registry import Registry
+
+    return Registry(settings.tracking_uri, settings.home_path)
+
+
+def open_limits(settings: Settings) -> Limits:
+    """How large an image may be."""
+    from glint.vision.decode import Limits
+
+    return Limits(max_pixels=settings.max_pixels, max_bytes=settings.max_bytes)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that was found: its address pinned to a version, its bundle, and what it is called in outcomes."""
+
+    uri: str
+    bundle: Bundle
+    name: str | None = None
+    version: str | None = None
+
+    @property
+    def ref(self) -> ModelRef:
+        """The model as outcomes name it."""
+        from glint.vision.predictor import model_ref
+
+        return model_ref(self.bundle, self.name, self.version)
+
+
+def open_model(model: str, settings: Settings) -> Model:
+    """Find a model by a bundle directory or a registry URI, without loading its weights."""
+    from glint.vision.bundle import Bundle
+
+    if not model.startswith("models:/"):
+        directory = _directory(model)
+        return Model(str(directory), Bundle(directory))
+    found = open_registry(settings).find(model)
+    return Model(f"models:/{found.name}/{found.version}", Bundle(found.bundle), found.name, found.version)
+
+
+def open_predictor(model: str, settings: Settings | None = None) -> Predictor:
+    """The model named by a bundle directory or a registry URI, ready to answer."""
+    from glint.vision.predictor import Predictor
+
+    settings = settings or Settings()
+    found = open_model(model, settings)
+    return Predictor(found.bundle, found.name, found.version, open_limits(settings))
+
+
+def start_ray(settings: Settings) -> None:
+    """Join the Ray that `GLINT_RAY_ADDRESS` names, or start one on this machine, on the loopback interface alone.
+
+    More logical CPUs than cores are declared: drivers, training workers and their data tasks wait for one another,
+    and would wait for ever if some of them could not be placed.
+    """
+    quieten()
+    if not settings.ray_address:
+        # What Ray calls so makes it listen on 127.0.0.1, on Linux too; it is read when Ray is imported.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        # Ray's core writes an error about every actor pool of Ray Data to the terminal, which is none.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    import ray
+
+    if ray.is_initialized():
+        return
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    if settings.ray_address:
+        ray.init(settings.ray_address, log_to_driver=False)
+        return
+    ray.init(
+        num_cpus=settings.num_cpus or max(4, 2 * (os.cpu_count() or 1)),
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def _directory(model: str) -> Path:
+    path = Path(model).expanduser().absolute()
+    if not path.is_dir():
+        raise GlintError(f"--model {model!r} must be models:/NAME@ALIAS, models:/NAME/VERSION or a bundle directory")
+    return path
