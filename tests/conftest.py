@@ -1,11 +1,24 @@
-"""Fixtures that any test may ask for."""
+"""Fixtures that any test may ask for. The fast tests share one Ray, one set of boards and one trained model."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from glint.settings import Settings, quieten
+
+quieten(Settings())  # before the libraries that it quietens
+
+from glint.core.manifest import Manifest
+from glint.core.recipe import Augmentation, Optimisation, Preprocessing, Recipe
+from glint.pipelines.boards import write_boards
+from glint.pipelines.snapshot import snapshot
+from glint.pipelines.train import Trained, TrainingRun, train
+from glint.wiring import open_images, open_limits, open_registry, start_ray
+
 REPOSITORY = Path(__file__).resolve().parents[1]
+IMAGE_SIZE = 64
 
 # A busy machine must not fail a property by its pace.
 hypothesis.settings.register_profile("glint", deadline=None)
@@ -19,3 +32,73 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the real inspection data in ../shared, which a clone does not have")
     return folder
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of a home of the tests' own."""
+    return Settings(home=tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(settings: Settings) -> Iterator[None]:
+    """The one Ray of the fast tests."""
+    import ray
+
+    start_ray(settings)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def boards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small generated boards, a few of them spoilt, with labels.csv."""
+    folder = tmp_path_factory.mktemp("boards")
+    write_boards(folder, 280, size=IMAGE_SIZE)
+    (sorted((folder / "good").glob("*L01*"))[0]).write_bytes(b"")
+    picture = sorted((folder / "open").glob("*L02*"))[0]
+    picture.write_bytes(picture.read_bytes()[:300])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def manifest(boards: Path, settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """The boards, split by lot."""
+    out = tmp_path_factory.mktemp("manifest") / "manifest.parquet"
+    labels = str(boards / "labels.csv")
+    snapshot(open_images(settings), str(boards), out, labels, "lot", val_groups=["L07"], test_groups=["L03", "L08"])
+    return Manifest.open(out)
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    """Two epochs of a tiny network: what it learns does not matter, that it learns does."""
+    return Recipe(
+        name="boards",
+        backbone="test_resnet",
+        weights="none",
+        preprocessing=Preprocessing(image_size=IMAGE_SIZE),
+        augmentation=Augmentation(policy="dihedral"),
+        optimisation=Optimisation(epochs=2, batch_size=32, lr=0.003, warmup_epochs=0.5),
+    )
+
+
+@pytest.fixture(scope="session")
+def training(recipe: Recipe, manifest: Manifest, settings: Settings, ray_cluster: None) -> TrainingRun:
+    """The run that trains `recipe` on `manifest`."""
+    return TrainingRun(
+        recipe=recipe,
+        manifest=manifest,
+        images=open_images(settings),
+        limits=open_limits(settings),
+        registry=open_registry(settings),
+        home=settings.home_path,
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(training: TrainingRun) -> Trained:
+    """A trained and registered model."""
+    from glint.core.progress import Silent
+
+    return train(training, Silent())

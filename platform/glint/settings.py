@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from glint.core.errors import GlintError
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -65,7 +67,23 @@ def _restore(plain: dict[str, Any]) -> Settings:
     return Settings(**plain)
 
 
-def quieten() -> None:
-    """Switch telemetry off, before the libraries that would send it are imported."""
+def read_settings() -> Settings:
+    """The settings of this environment; raises GlintError naming the variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"GLINT_{'_'.join(map(str, first['loc'])).upper()}"
+        raise GlintError(f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}") from None
+
+
+def quieten(settings: Settings) -> None:
+    """Switch telemetry off and keep a Ray of glint's own on the loopback interface.
+
+    To be called before the libraries are imported, most of which look at the environment only then.
+    """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if not settings.ray_address:
+        # Ray's own name for it: where clusters are not enabled, every process listens on 127.0.0.1. Linux heeds it too.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

@@ -55,7 +55,7 @@ def open_store(settings: Settings) -> ResultStore:
 
 def open_registry(settings: Settings) -> Registry:
     """The MLflow server that `GLINT_MLFLOW_URI` names."""
-    quieten()
+    quieten(settings)
     from glint.adapters.registry import Registry
 
     return Registry(settings.tracking_uri, settings.home_path)
@@ -111,12 +111,7 @@ def start_ray(settings: Settings) -> None:
     More logical CPUs than cores are declared: drivers, training workers and their data tasks wait for one another,
     and would wait for ever if some of them could not be placed.
     """
-    quieten()
-    if not settings.ray_address:
-        # What Ray calls so makes it listen on 127.0.0.1, on Linux too; it is read when Ray is imported.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        # Ray's core writes an error about every actor pool of Ray Data to the terminal, which is none.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    quieten(settings)
     import ray
 
     if ray.is_initialized():

@@ -1,11 +1,14 @@
 import csv
+import re
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from glint.core.errors import GlintError
 from glint.pipelines.boards import write_boards
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def test_every_row_of_the_label_file_names_a_picture_in_its_class_folder(tmp_path: Path) -> None:
@@ -53,6 +56,17 @@ def test_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> No
     with pytest.raises(GlintError, match=r"holds another file, notes\.txt"):
         write_boards(tmp_path, 3)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_documented_code_runs_and_draws_the_documented_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for code in re.findall(r"```python\n(.*?)```", (DOCS / "boards.md").read_text(), flags=re.DOTALL):
+        exec(code, {})
+    with Image.open(tmp_path / "boards.png") as drawn, Image.open(DOCS / "images/boards.png") as documented:
+        assert drawn.size == documented.size
+        difference = ImageChops.difference(drawn.convert("RGB"), documented.convert("RGB"))
+    assert ImageStat.Stat(difference).mean == pytest.approx([0, 0, 0], abs=3)
+    assert len(list((tmp_path / "boards").rglob("*.jpg"))) == 70
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

@@ -152,7 +152,7 @@ def test_a_content_type_that_is_no_image_is_refused(client: TestClient, content_
 
 
 def test_a_body_above_the_limit_is_refused(client: TestClient) -> None:
-    assert str(MAX_BYTES) in problem(client.post("/v1/classify", content=bytes(MAX_BYTES + 1)), 413, "too_many_bytes")
+    assert f"{MAX_BYTES:,}" in problem(client.post("/v1/classify", content=bytes(MAX_BYTES + 1)), 413, "too_many_bytes")
     problem(client.post("/v1/classify", content=bytes(MAX_BYTES)), 415, "not_an_image")
 
 

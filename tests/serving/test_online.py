@@ -81,6 +81,13 @@ def test_each_answer_has_a_request_id_of_the_callers_choice(server: httpx.Client
     assert server.get("/").headers["x-request-id"] != server.get("/").headers["x-request-id"]
 
 
+def test_another_address_of_a_running_serve_is_refused(server: httpx.Client, bundle: Path) -> None:
+    port = free_port("127.0.0.1", 0)
+    with pytest.raises(GlintError, match=f"nothing answers at --host 127.0.0.1 --port {port}"):
+        start_online(partial(open_predictor, str(bundle), Settings()), port=port)
+    assert server.post("/v1/classify", content=stripes(8)).status_code == 200
+
+
 def test_a_port_in_use_is_refused_by_name() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -95,5 +102,5 @@ def test_port_0_takes_a_free_one() -> None:
 
 
 def test_a_host_of_another_machine_is_refused_by_name() -> None:
-    with pytest.raises(GlintError, match=r"--host 192\.0\.2\.77"):
-        free_port("192.0.2.77", 0)
+    with pytest.raises(GlintError, match=r"--host 203\.0\.113\.1"):
+        free_port("203.0.113.1", 0)

@@ -366,7 +366,7 @@ def check_answer(data):
         assert array(answer).size > 0
 
 
-@settings(max_examples=250, derandomize=True, database=None)
+@settings(max_examples=500, derandomize=True, database=None)
 @given(st.sampled_from(VALID), st.lists(EDITS, min_size=1, max_size=6))
 def test_damaged_images_decode_or_raise_a_decode_error_and_nothing_else(data, edits):
     check_answer(damage(data, edits))

@@ -29,6 +29,16 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def prepare() -> None:
+    """Before any verb, and before what it imports."""
+    from glint.settings import quieten, read_settings
+
+    quieten(read_settings())
+
+
 for verb in (snapshot, train, evaluate, promote, serve, demo, doctor):
     app.command()(verb)
 app.add_typer(batch.app, name="batch")

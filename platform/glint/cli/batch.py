@@ -40,18 +40,18 @@ def run(
     from functools import partial
 
     from glint.cli.console import emit, progress
+    from glint.cli.starting import start
     from glint.cli.tables import fields
     from glint.pipelines.batch import BatchRun, freeze_input, run_batch
     from glint.settings import Settings
-    from glint.wiring import open_images, open_model, open_predictor, open_store, start_ray
+    from glint.wiring import open_images, open_model, open_predictor, open_store
 
     settings = Settings()
     found = open_model(model, settings)
     images = open_images(settings)
     with progress() as told:
         manifest = freeze_input(input, images, settings.home_path, told)
-        told.begin("starting Ray", None, "")
-        start_ray(settings)
+        start(settings, told)
         batch = BatchRun(
             model_uri=found.uri,
             model=found.ref,

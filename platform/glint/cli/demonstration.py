@@ -14,6 +14,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 from rich.console import RenderableType
 
+from glint.cli.starting import start
 from glint.cli.tables import rows
 from glint.core.manifest import Manifest
 from glint.core.progress import Progress
@@ -26,7 +27,7 @@ from glint.pipelines.snapshot import Summary, snapshot
 from glint.pipelines.train import Trained, TrainingRun, train
 from glint.serving.online import start_online, stop_online
 from glint.settings import Settings
-from glint.wiring import open_images, open_limits, open_model, open_predictor, open_registry, open_store, start_ray
+from glint.wiring import open_images, open_limits, open_model, open_predictor, open_registry, open_store
 
 T = TypeVar("T")
 IMAGE_SIZE = 96
@@ -74,7 +75,7 @@ def demonstrate(folder: Path, num_images: int, seed: int, settings: Settings, pr
         "boards", lambda: _generate(pictures, num_images, seed, progress), lambda n: f"{n:,} images in {pictures}"
     )
     stages.run("snapshot", lambda: _snapshot(pictures, manifest_path, settings, progress), _snapshot_text)
-    stages.run("Ray", lambda: start_ray(settings), lambda _: "started on this machine")
+    stages.run("Ray", lambda: start(settings, progress), lambda _: "started on this machine")
     manifest = Manifest.open(manifest_path)
     recipe = folder / "recipe.yaml"
     recipe.write_bytes(RECIPE.read_bytes())

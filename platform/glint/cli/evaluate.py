@@ -28,18 +28,18 @@ def evaluate(
     from functools import partial
 
     from glint.cli.console import emit, progress
+    from glint.cli.starting import start
     from glint.cli.tables import rows
     from glint.core.manifest import Manifest
     from glint.pipelines.evaluate import evaluate as run_evaluation
     from glint.settings import Settings
-    from glint.wiring import open_images, open_model, open_predictor, start_ray
+    from glint.wiring import open_images, open_model, open_predictor
 
     settings = Settings()
     opened = Manifest.open(manifest)
     found = open_model(model, settings)
     with progress() as told:
-        told.begin("starting Ray", None, "")
-        start_ray(settings)
+        start(settings, told)
         scores = run_evaluation(
             found.bundle,
             found.ref,

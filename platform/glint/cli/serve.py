@@ -35,10 +35,11 @@ def serve(
     from pydantic import BaseModel
 
     from glint.cli.console import emit, progress, stderr
+    from glint.cli.starting import start
     from glint.core.outcome import ModelRef
     from glint.serving.online import free_port, start_online, stop_online
     from glint.settings import Settings
-    from glint.wiring import open_model, open_predictor, start_ray
+    from glint.wiring import open_model, open_predictor
 
     class Serving(BaseModel):
         url: str
@@ -51,8 +52,7 @@ def serve(
         port, logs = free_port(host, port), settings.home_path / "logs"
     try:
         with progress() as told:
-            told.begin("starting Ray", None, "")
-            start_ray(settings)
+            start(settings, told)
             told.begin("opening the model", None, "")
             url = start_online(
                 partial(open_predictor, found.uri, settings),

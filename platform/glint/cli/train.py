@@ -33,13 +33,14 @@ def train(
         glint train --recipe configs/recipes/boards.yaml --manifest manifest.parquet --set optimisation.epochs=3 --fresh
     """
     from glint.cli.console import emit, progress
+    from glint.cli.starting import start
     from glint.cli.tables import fields
     from glint.core.manifest import Manifest
     from glint.core.recipe import read_recipe
     from glint.pipelines.train import TrainingRun
     from glint.pipelines.train import train as run_training
     from glint.settings import Settings
-    from glint.wiring import open_images, open_limits, open_registry, start_ray
+    from glint.wiring import open_images, open_limits, open_registry
 
     settings = Settings()
     run = TrainingRun(
@@ -54,8 +55,7 @@ def train(
         use_gpu=gpu,
     )
     with progress() as told:
-        told.begin("starting Ray", None, "")
-        start_ray(settings)
+        start(settings, told)
         trained = run_training(run, told, fresh)
     emit(
         trained,

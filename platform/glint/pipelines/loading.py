@@ -151,11 +151,14 @@ class Augment:
 
     def __call__(self, batch: Batch) -> Batch:
         """Augment a batch with the columns image, uri and epoch."""
-        images = torch.from_numpy(batch["image"].copy())
         settings = self.augmentation.model_dump()
-        for i, (uri, epoch) in enumerate(zip(batch["uri"], batch["epoch"], strict=True)):
-            images[i] = augment(images[i], seed=sample_seed(self.seed, int(epoch), uri), **settings)
-        return {**batch, "image": images.numpy()}
+        varied = [
+            augment(image, seed=sample_seed(self.seed, int(epoch), uri), **settings)
+            for image, epoch, uri in zip(
+                torch.from_numpy(batch["image"].copy()), batch["epoch"], batch["uri"], strict=True
+            )
+        ]
+        return {**batch, "image": torch.stack(varied).numpy()}
 
 
 def stream_of(source: Datasource, num_tasks: int) -> Dataset:

@@ -35,7 +35,7 @@ from glint.core.recipe import Recipe
 from glint.pipelines.board import Watch, watch
 from glint.pipelines.loading import Load
 from glint.pipelines.loop import TrainingPlan, train_loop
-from glint.vision.backbone import check_backbone
+from glint.vision.backbone import build_model, check_backbone
 from glint.vision.bundle import Bundle, BundleInfo, write_bundle
 from glint.vision.decode import Limits
 
@@ -203,6 +203,9 @@ def _check(run: TrainingRun) -> None:
         raise GlintError(f"recipe.optimisation.batch_size {batch} must be a multiple of --workers {run.num_workers}")
     for split in ("train", "val"):
         labelled_table(run.manifest, split)
+    if run.recipe.weights != "none":
+        # Here, before any worker starts: it fetches the weights, or finds out that they do not fit.
+        build_model(run.recipe.backbone, len(run.manifest.classes), run.recipe.weights)
 
 
 @contextmanager

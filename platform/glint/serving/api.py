@@ -131,18 +131,19 @@ def _check_content_type(request: Request) -> None:
 async def _read_body(request: Request, max_bytes: int) -> bytes:
     """The body, of which no more than `max_bytes` and one chunk are ever read."""
     declared = request.headers.get("content-length", "")
-    size = int(declared) if declared.isdecimal() else 0
-    chunks: list[bytes] = []
-    if size <= max_bytes:
-        size = 0
-        async for chunk in request.stream():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > max_bytes:
-                break
-    if size > max_bytes:
-        raise ProblemError(413, "too_many_bytes", f"an image may have at most {max_bytes} bytes, got at least {size}")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise _too_many_bytes(max_bytes, int(declared))
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > max_bytes:
+            raise _too_many_bytes(max_bytes, size)
     return b"".join(chunks)
+
+
+def _too_many_bytes(max_bytes: int, size: int) -> ProblemError:
+    return ProblemError(413, "too_many_bytes", f"an image may have at most {max_bytes:,} bytes, got at least {size:,}")
 
 
 def _answer(prediction: Prediction, model: ModelRef) -> Classification:

@@ -83,6 +83,9 @@ def start_online(
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False, logs_dir=logs_dir)
     http_options = HTTPOptions(host=host, port=port, request_timeout_s=REQUEST_TIMEOUT_S)
     serve.start(http_options=http_options, logging_config=quiet)
+    if _status(host, port, "/-/healthz") is None:
+        where = "Serve runs on this Ray at another address; name that one"
+        raise GlintError(f"nothing answers at --host {host} --port {port}: {where}")
     application = DEPLOYMENT.bind(open_predictor, max_bytes, num_threads)
     serve.run(application, name=APPLICATION, route_prefix="/", logging_config=quiet)
     _wait_until_answering(host, port)
@@ -117,20 +120,20 @@ def free_port(host: str, port: int) -> int:
 def _wait_until_answering(host: str, port: int) -> None:
     """The replicas are ready before the proxy has heard of the route."""
     deadline = perf_counter() + READY_TIMEOUT_S
-    while not _answers(_reachable(host), port):
+    while _status(host, port, "/v1/model") != 200:
         if perf_counter() > deadline:
-            where = "Serve runs on this Ray at another address; name that one"
-            raise GlintError(f"nothing answers at --host {host} --port {port}: {where}")
+            raise TimeoutError(f"the application runs, but {host}:{port} does not answer with it")
         time.sleep(0.05)
 
 
-def _answers(host: str, port: int) -> bool:
-    connection = http.client.HTTPConnection(host, port, timeout=5)
+def _status(host: str, port: int, path: str) -> int | None:
+    """The HTTP status of a GET, None where nothing answers."""
+    connection = http.client.HTTPConnection(_reachable(host), port, timeout=5)
     try:
-        connection.request("GET", "/v1/model")
-        return connection.getresponse().status == 200
+        connection.request("GET", path)
+        return connection.getresponse().status
     except (OSError, http.client.HTTPException):
-        return False
+        return None
     finally:
         connection.close()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import timm
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from glint.core.errors import GlintError
@@ -25,7 +26,7 @@ def build_model(backbone: str, num_classes: int, weights: str) -> nn.Module:
     overlay = None if weights == "hub" else {"file": str(_weights_file(weights))}
     try:
         model = timm.create_model(backbone, pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=overlay)
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise GlintError(
             f"recipe.weights {weights!r} do not fit the backbone {backbone}: {_first_line(error)}"
         ) from None

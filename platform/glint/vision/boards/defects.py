@@ -56,7 +56,7 @@ def find_sites(layout: Layout, layers: Layers) -> dict[str, Sites]:
     return {
         "copper": _roomy(free),
         "mousebite": at_edge,
-        "open": plain.where(plain.half_widths < layout.trace_width),
+        "open": plain.where(plain.half_widths < 0.6 * layout.trace_width),
         "pinhole": _roomy(ImageChops.subtract(layers.copper, layers.pads)),  # in a pad it would pass for a drill hole
         "short": facing,
         "spur": at_edge,
@@ -99,10 +99,10 @@ def _plain(sites: Sites, is_copper: Mask, gap: float) -> Sites:
 
 
 def _copper_share(sites: Sites, is_copper: Mask, across: list[Floats]) -> Floats:
-    """The share (n,) of copper, from 0 to 1, at these distances to each site's right: before it, at it and after it."""
-    along = np.repeat([-_BESIDE, 0.0, _BESIDE], len(across))
+    """The share (n,) of copper, from 0 to 1, at these distances to each site's right, from before it to after it."""
+    along = np.repeat(np.linspace(-_BESIDE, _BESIDE, 5), len(across))
     side = len(is_copper)
-    spots = np.clip((sites.at(along, np.array(across * 3)) * side).astype(int), 0, side - 1)
+    spots = np.clip((sites.at(along, np.array(across * 5)) * side).astype(int), 0, side - 1)
     share: Floats = is_copper[spots[..., 1], spots[..., 0]].mean(axis=0)
     return share
 
@@ -146,8 +146,8 @@ def _bite(rng: np.random.Generator, half_width: float, layout: Layout) -> Floats
 
 
 def _finger(rng: np.random.Generator, half_width: float, layout: Layout) -> Floats:
-    length = rng.uniform(0.62, 0.75) * layout.gap
-    base, tip = rng.uniform(0.032, 0.044), rng.uniform(0.016, 0.026)
+    length = rng.uniform(0.55, 0.65) * layout.gap
+    base, tip = rng.uniform(0.042, 0.054), rng.uniform(0.026, 0.036)
     lean = rng.uniform(-0.015, 0.015)
     profile = np.array([[-base, -0.3], [-base, 0.0], [-tip, 0.9], [0.0, 1.0], [tip, 0.9], [base, 0.0], [base, -0.3]])
     return np.stack([profile[:, 0] + lean * profile[:, 1], half_width + length * profile[:, 1]], axis=1)

@@ -13,7 +13,7 @@ from glint.vision.boards.photo import etch, photograph, random_look
 
 _OVERSAMPLING = 2
 _MIN_SIZE = 64
-_MAX_ATTEMPTS = 200  # about one layout in two suits, so only an impossible lot gets there
+_MAX_ATTEMPTS = 50  # about one layout in two suits, so only an impossible lot gets there
 
 
 def draw_board(label: str, lot: Lot, board: int = 0, seed: int = 0, size: int = 128) -> NDArray[np.uint8]:

@@ -1,0 +1,33 @@
+"""Starting Ray for a verb, with what its native code has to say kept in a file."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from glint.core.progress import Progress
+from glint.settings import Settings
+from glint.wiring import start_ray
+
+
+def start(settings: Settings, told: Progress) -> None:
+    """Start or join Ray, telling so."""
+    told.begin("starting Ray", None, "")
+    _divert_native_messages(settings)
+    start_ray(settings)
+    told.end()
+
+
+def _divert_native_messages(settings: Settings) -> None:
+    """Leave the terminal to Python.
+
+    Ray's core writes there, for each actor pool of Ray Data, an error line that is no error. From here on what native
+    code writes to file descriptor 2 goes to logs/native.log under GLINT_HOME; progress and tracebacks stay.
+    """
+    log = settings.home_path / "logs" / "native.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+    sys.stderr = os.fdopen(terminal, "w", buffering=1)

@@ -1,0 +1,85 @@
+"""The command as a person types it: help, exit codes, JSON and the line that a mistake gets."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+GLINT = str(Path(sys.executable).with_name("glint"))
+VERBS = ["snapshot", "train", "evaluate", "promote", "batch run", "batch results", "serve", "demo", "doctor"]
+
+
+def glint(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GLINT_")}
+    return subprocess.run(
+        [GLINT, *arguments],
+        env=environment | {"GLINT_HOME": str(home), "COLUMNS": "200"},
+        cwd=home,
+        check=False,
+        text=True,
+        capture_output=True,
+    )
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_examples(verb: str, tmp_path: Path) -> None:
+    done = glint(*verb.split(), "--help", home=tmp_path)
+    assert done.returncode == 0
+    assert f"glint {verb}" in done.stdout.partition("Examples:")[2]
+    assert "--json" in done.stdout
+    assert list(tmp_path.iterdir()) == [], "asking for help leaves nothing behind"
+
+
+def test_help_imports_no_framework(tmp_path: Path) -> None:
+    code = "import sys; from glint.cli.app import app; print({'torch', 'ray', 'mlflow', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["train", "--recipe", "none.yaml", "--manifest", "m.parquet"], "glint: --recipe none.yaml cannot be read"),
+        (["evaluate", "--model", "models:/a@b", "--manifest", "m.parquet", "--report", "r"], "glint: --manifest"),
+        (["promote", "boards", "--version", "1"], "glint: no model 'boards' is registered"),
+        (["batch", "run", "--model", "nowhere", "--input", "x"], "glint: --model 'nowhere' must be models:/"),
+        (["batch", "results", "none"], "glint: there is no job 'none'"),
+        (["serve", "--model", "models:/a@b"], "glint: no model 'a' is registered"),
+        (["snapshot", "nowhere", "--out", "m.parquet"], "glint: "),
+    ],
+)
+def test_a_mistake_gets_one_line_and_exit_code_2(arguments: list[str], line: str, tmp_path: Path) -> None:
+    done = glint(*arguments, home=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(line)
+    assert "Traceback" not in done.stderr
+
+
+def test_an_option_that_does_not_exist_is_exit_code_2(tmp_path: Path) -> None:
+    assert glint("train", "--recip", "x", home=tmp_path).returncode == 2
+
+
+def test_a_setting_that_is_wrong_gets_one_line(tmp_path: Path) -> None:
+    environment = {**os.environ, "GLINT_READ_THREADS": "many"}
+    done = subprocess.run([GLINT, "doctor"], env=environment, cwd=tmp_path, check=False, text=True, capture_output=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("glint: GLINT_READ_THREADS")
+
+
+def test_doctor_finds_what_works_and_what_does_not(tmp_path: Path) -> None:
+    healthy = glint("doctor", "--json", home=tmp_path)
+    found = {finding["what"]: finding["state"] for finding in json.loads(healthy.stdout)["findings"]}
+    assert healthy.returncode == 0, healthy.stdout
+    assert (found["result store"], found["MLflow"], found["Azure Blob Storage"]) == ("ok", "ok", "absent")
+    environment = {**os.environ, "GLINT_HOME": str(tmp_path), "GLINT_MLFLOW_URI": "http://127.0.0.1:9"}
+    started = time.monotonic()
+    broken = subprocess.run([GLINT, "doctor"], env=environment, check=False, text=True, capture_output=True)
+    assert broken.returncode == 1
+    assert "127.0.0.1:9 does not answer" in broken.stdout
+    assert "check GLINT_MLFLOW_URI" in broken.stdout
+    assert time.monotonic() - started < 60

@@ -1,0 +1,115 @@
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tests.pipelines.progress import Told
+
+from glint.core.errors import GlintError
+from glint.core.job import CHUNK_ROWS, Chunk
+from glint.core.manifest import Manifest
+from glint.core.outcome import Outcome
+from glint.core.stores import Bridge, ResultStore
+from glint.pipelines.batch import BatchRun, freeze_input, run_batch
+from glint.pipelines.train import Trained
+from glint.settings import Settings
+from glint.wiring import open_images, open_model, open_predictor, open_store
+
+
+@pytest.fixture(scope="module")
+def batch(trained: Trained, manifest: Manifest, settings: Settings) -> BatchRun:
+    found = open_model(trained.model_uri, settings)
+    return BatchRun(
+        model_uri=found.uri,
+        model=found.ref,
+        open_predictor=partial(open_predictor, found.uri, settings),
+        input=str(manifest.path),
+        manifest=manifest,
+        images=open_images(settings),
+        store=open_store(settings),
+        home=settings.home_path,
+        top_k=3,
+    )
+
+
+def written(store: ResultStore, job: str) -> tuple[list[Outcome], list[Chunk]]:
+    bridge = Bridge()
+    try:
+        return list(bridge.run(store.page(job, limit=1000)).outcomes), bridge.collect(store.chunks(job))
+    finally:
+        bridge.run(store.close())
+        bridge.close()
+
+
+def test_every_image_ends_as_exactly_one_outcome(batch: BatchRun, manifest: Manifest) -> None:
+    result = run_batch(batch, Told())
+    outcomes, chunks = written(batch.store, result.job)
+    assert Counter(outcome.uri for outcome in outcomes) == Counter(manifest.table(["uri"])["uri"].to_pylist())
+    assert Counter(outcome.status for outcome in outcomes) == result.statuses == {"ok": 278, "undecodable": 2}
+    assert [chunk.chunk for chunk in chunks] == list(range(-(-manifest.num_rows // CHUNK_ROWS)))
+    assert sum(chunk.num_images for chunk in chunks) == manifest.num_rows
+    bad = {outcome.error.type for outcome in outcomes if outcome.error}
+    assert bad == {"empty", "truncated"}
+    good = next(outcome for outcome in outcomes if outcome.status == "ok")
+    assert good.model == batch.model
+    assert len(good.top_k) == 3
+    assert good.columns["board"].startswith(good.group)
+    assert (good.width, good.height) == (64, 64)
+
+
+def test_run_again_it_does_nothing_and_says_the_same(batch: BatchRun) -> None:
+    first = run_batch(batch, Told())
+    told = Told()
+    again = run_batch(batch, told)
+    assert again.scored == 0
+    assert (again.statuses, again.labels, again.decisions) == (first.statuses, first.labels, first.decisions)
+    assert told.lines == [f"job {again.job}: 280 of 280 images have their outcomes already"]
+
+
+def test_only_the_chunks_without_a_document_are_scored(batch: BatchRun, tmp_path: Path) -> None:
+    whole = run_batch(batch, Told())
+    outcomes, chunks = written(batch.store, whole.job)
+    part = replace(batch, store=open_store(Settings(store=f"sqlite:///{tmp_path / 'part.db'}")))
+    bridge = Bridge()
+    uris = batch.manifest.rows(0, CHUNK_ROWS)["uri"].to_pylist()
+    bridge.run(part.store.put_chunk(chunks[0], [outcome for outcome in outcomes if outcome.uri in uris]))
+    bridge.run(part.store.close())
+    bridge.close()
+    result = run_batch(part, Told())
+    assert (result.scored, result.num_images) == (280 - CHUNK_ROWS, 280)
+    assert [outcome.uri for outcome in written(part.store, result.job)[0]] == [outcome.uri for outcome in outcomes]
+
+
+def test_folder_is_frozen_as_it_was_listed(batch: BatchRun, boards: Path, settings: Settings) -> None:
+    frozen = freeze_input(str(boards), open_images(settings), settings.home_path, Told())
+    assert frozen.num_rows == 280
+    assert frozen.table(["split"])["split"].null_count == 280
+    result = run_batch(replace(batch, manifest=frozen, input=str(boards)), Told())
+    assert result.statuses == {"ok": 278, "undecodable": 2}
+
+
+def test_input_that_is_nothing_is_refused(settings: Settings) -> None:
+    with pytest.raises(GlintError, match="nowhere"):
+        freeze_input("nowhere", open_images(settings), settings.home_path, Told())
+
+
+def test_job_of_another_model_is_not_continued(batch: BatchRun) -> None:
+    named = replace(batch, job="line-4")
+    run_batch(named, Told())
+    other = replace(named, model=batch.model.model_copy(update={"bundle": "0" * 32}))
+    with pytest.raises(GlintError, match="'line-4' is a job of another model or input"):
+        run_batch(other, Told())
+
+
+def test_changed_and_missing_files_are_outcomes_of_their_own(
+    batch: BatchRun, boards: Path, settings: Settings, tmp_path: Path
+) -> None:
+    pictures = sorted((boards / "spur").iterdir())[:3]
+    for number, picture in enumerate(pictures):
+        (tmp_path / f"{number}.jpg").write_bytes(picture.read_bytes())
+    frozen = freeze_input(str(tmp_path), open_images(settings), settings.home_path, Told())
+    (tmp_path / "0.jpg").unlink()
+    (tmp_path / "1.jpg").write_bytes(pictures[1].read_bytes() + b"\0")
+    result = run_batch(replace(batch, manifest=frozen), Told())
+    assert result.statuses == {"missing": 1, "changed": 1, "ok": 1}

@@ -1,0 +1,103 @@
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pyarrow as pa
+import pytest
+import yaml
+from tests.pipelines.progress import Told
+
+from glint.core.errors import GlintError
+from glint.core.manifest import Manifest, write_manifest
+from glint.core.recipe import Optimisation
+from glint.pipelines.train import Trained, TrainingRun, labelled_table, train
+from glint.settings import Settings
+from glint.vision.bundle import Bundle
+
+
+def test_training_writes_a_bundle_that_says_what_it_is(trained: Trained, training: TrainingRun) -> None:
+    bundle = Bundle(Path(trained.bundle))
+    assert bundle.info.classes == training.manifest.classes
+    assert bundle.info.manifest == training.manifest.digest
+    assert bundle.info.recipe == training.recipe
+    assert bundle.info.metrics["val_macro_f1"] == trained.metrics["val_macro_f1"]
+    assert bundle.digest == trained.bundle_digest
+    names = {path.name for path in bundle.directory.iterdir()}
+    assert names == {"weights.safetensors", "bundle.json", "policy.json", "card.md"}
+
+
+def test_one_mlflow_run_holds_parameters_and_every_epoch(trained: Trained, settings: Settings) -> None:
+    client = mlflow.MlflowClient(settings.tracking_uri)
+    run = client.get_run(trained.mlflow_run)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["optimisation.lr"] == "0.003"
+    history = client.get_metric_history(trained.mlflow_run, "val_macro_f1")
+    assert [point.step for point in history] == [1, 2]
+    assert max(point.value for point in history) == trained.metrics["val_macro_f1"]
+    assert history[trained.best_epoch - 1].value == trained.metrics["val_macro_f1"]
+
+
+def test_spoilt_images_are_left_out_and_counted(trained: Trained) -> None:
+    assert trained.bad_images == 2
+
+
+def test_finished_run_asked_for_again_says_so_at_once(trained: Trained, training: TrainingRun) -> None:
+    told = Told()
+    again = train(training, told)
+    assert again == trained.model_copy(update={"resumed": True})
+    assert told.lines == [f"run {training.id} is finished already; --fresh starts over"]
+    assert told.stages == []
+
+
+def test_fresh_training_with_the_same_seed_gives_the_same_scores(trained: Trained, training: TrainingRun) -> None:
+    told = Told()
+    again = train(replace(training, name="again"), told)
+    assert again.metrics == trained.metrics
+    assert again.version != trained.version
+    assert [line.split(":")[0] for line in told.lines[:2]] == ["epoch 1/2", "epoch 2/2"]
+    assert any(line.startswith("2 images were left out: ") for line in told.lines)
+    assert told.done[-1] > 0
+
+
+def test_plain_mlflow_scores_the_registered_model(trained: Trained, training: TrainingRun, boards: Path) -> None:
+    picture = sorted((boards / "short").iterdir())[0].read_bytes()
+    model = mlflow.pyfunc.load_model(trained.model_uri)
+    answers = model.predict(pd.DataFrame({"image": [picture, b"not an image"]}))
+    assert answers["label"][0] in training.manifest.classes
+    assert 0 < answers["confidence"][0] <= 1
+    assert answers["label"].isna().tolist() == [False, True]
+
+
+def test_batch_must_divide_by_workers(training: TrainingRun) -> None:
+    with pytest.raises(GlintError, match="batch_size 32 must be a multiple of --workers 3"):
+        train(replace(training, num_workers=3), Told())
+
+
+def test_weights_that_are_no_file_are_the_users_mistake(training: TrainingRun) -> None:
+    recipe = training.recipe.model_copy(update={"weights": "absent.safetensors"})
+    with pytest.raises(GlintError, match=r"there is no file 'absent.safetensors'"):
+        train(replace(training, recipe=recipe), Told())
+
+
+def test_split_without_labelled_images_is_named(tmp_path: Path, training: TrainingRun) -> None:
+    rows = training.manifest.table().filter(pa.compute.equal(training.manifest.table()["split"], "train"))
+    manifest = write_manifest(tmp_path / "train-only.parquet", [rows], source="test")
+    with pytest.raises(GlintError, match="no labelled images in the split val"):
+        train(replace(training, manifest=manifest), Told())
+
+
+def test_targets_follow_the_order_of_classes(manifest: Manifest) -> None:
+    rows = labelled_table(manifest, "test")
+    labels = manifest.table(["labels"], split="test")["labels"].to_pylist()
+    assert [manifest.classes[target] for target in rows["target"].to_pylist()] == [label for (label,) in labels]
+
+
+def test_recipes_that_ship_are_valid() -> None:
+    from glint.core.recipe import read_recipe
+
+    folder = Path(__file__).parents[2] / "configs" / "recipes"
+    for path in sorted(folder.glob("*.yaml")):
+        recipe = read_recipe(path)
+        assert recipe.name == yaml.safe_load(path.read_text())["name"]
+        assert recipe.optimisation != Optimisation()

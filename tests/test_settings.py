@@ -1,0 +1,31 @@
+import pickle
+from pathlib import Path
+
+import pytest
+
+from glint.settings import Settings
+
+
+def test_defaults_lie_under_home(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    assert settings.store_uri == f"sqlite:///{tmp_path}/results.db"
+    assert settings.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_settings_travel_without_secrets_which_the_other_side_has_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLINT_BLOB_KEY", "of-the-driver")
+    monkeypatch.chdir(tmp_path)
+    data = pickle.dumps(Settings(home=Path("here"), blob_account="plant"))
+    assert b"of-the-driver" not in data
+    monkeypatch.setenv("GLINT_BLOB_KEY", "of-the-worker")
+    monkeypatch.chdir("/")
+    arrived = pickle.loads(data)  # noqa: S301 - our own, a line above
+    assert arrived.blob_key.get_secret_value() == "of-the-worker"
+    assert (arrived.home, arrived.blob_account) == (tmp_path / "here", "plant")
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLINT_BLOB_SAS", "sig=secret")
+    assert "secret" not in repr(Settings())
