@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from glint.cli.options import AsJson, Model
+from glint.core.outcome import DEFAULT_TOP_K
 
 app = typer.Typer(help="Score many images; every one ends as exactly one outcome.", no_args_is_help=True)
 
@@ -26,7 +27,7 @@ def run(
     model: Model,
     input: Annotated[str, typer.Option(help="a manifest, a folder or az://CONTAINER/PREFIX")],
     job: Annotated[str | None, typer.Option(help="name of the job; default: from model, input and options")] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="classes kept with each outcome")] = 5,
+    top_k: Annotated[int, typer.Option(min=1, help="classes kept with each outcome")] = DEFAULT_TOP_K,
     json: AsJson = False,
 ) -> None:
     """Score the images of a manifest, folder or prefix; run again, it does only what is missing.

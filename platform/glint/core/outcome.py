@@ -13,6 +13,8 @@ from glint.core.errors import ImageError
 
 Status = Literal["ok", "undecodable", "missing", "denied", "changed", "too_large", "timed_out", "failed"]
 Decision = Literal["accept", "review", "reject"]
+DEFAULT_TOP_K = 5
+"""Classes kept with an answer unless more or fewer are asked for."""
 STATUSES: tuple[str, ...] = get_args(Status)
 DECISIONS: tuple[str, ...] = get_args(Decision)
 

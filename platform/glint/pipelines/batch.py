@@ -29,14 +29,14 @@ from glint.adapters.images import Images
 from glint.core.errors import GlintError
 from glint.core.job import CHUNK_ROWS, Chunk, Job, JobStatus, Totals, job_id, num_chunks, summarise
 from glint.core.manifest import Manifest
-from glint.core.outcome import ModelRef, Outcome, failed, outcome_id
+from glint.core.outcome import DEFAULT_TOP_K, ModelRef, Outcome, failed, outcome_id
 from glint.core.progress import Progress
 from glint.core.stores import Bridge, ResultStore
 from glint.pipelines.labels import NONE
 from glint.pipelines.loading import Batch, stream_of
 from glint.pipelines.scoring import Scored, Scorer, num_nodes
 from glint.pipelines.snapshot import snapshot
-from glint.vision.predictor import DEFAULT_TOP_K, Predictor
+from glint.vision.predictor import Predictor
 
 ROW_COLUMNS = ("uri", "etag", "size", "labels", "group", "split")
 

@@ -23,8 +23,8 @@ from ray.data.datasource import ReadTask
 from glint.adapters.images import Images
 from glint.core.errors import ImageError
 from glint.core.recipe import Augmentation, Preprocessing
-from glint.vision.decode import Limits, decode
-from glint.vision.transforms import augment, resize, sample_seed
+from glint.vision.decode import Limits
+from glint.vision.transforms import augment, load_image, sample_seed
 
 TASK_ROWS = 128
 Batch = dict[str, np.ndarray[Any, Any]]
@@ -138,8 +138,8 @@ class Load:
     def _pixels(self, data: Any) -> np.ndarray[Any, Any]:
         if isinstance(data, ImageError):
             raise data
-        image = decode(data, self.limits)
-        return resize(image, self.preprocessing.image_size, self.preprocessing.resize).numpy()
+        settings = self.preprocessing
+        return load_image(data, settings.image_size, settings.resize, self.limits).pixels.numpy()
 
 
 @dataclass(frozen=True)

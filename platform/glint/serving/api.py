@@ -8,13 +8,12 @@ from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from glint import __version__
-from glint.core.outcome import Decision, ModelRef, Prediction, Score
+from glint.core.outcome import DEFAULT_TOP_K, Decision, ModelRef, Prediction, Score
 from glint.serving.problems import ProblemError, answer_with_problems, document_problems, problem_responses
 
 Classify = Callable[[bytes, int], Awaitable[tuple[Prediction, dict[str, float]]]]
 """An encoded image and top_k, to its prediction and the milliseconds of each stage; raises ImageError."""
 
-DEFAULT_TOP_K = 5
 RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 """Content types that say nothing of the body. The last is what `curl --data-binary` sends unless told otherwise."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,11 @@ import numpy as np
 import torch
 
 from glint.core.errors import ImageError
-from glint.core.outcome import ModelRef, Prediction, Score, failed
+from glint.core.outcome import DEFAULT_TOP_K, ModelRef, Prediction, Score, failed
 from glint.vision.bundle import Bundle
-from glint.vision.decode import Limits, decode
+from glint.vision.decode import Limits
 from glint.vision.engines.pytorch import TorchEngine
-from glint.vision.transforms import resize
-
-DEFAULT_TOP_K = 5
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """One decoded image at the model's size, with the size it came in."""
-
-    pixels: torch.Tensor
-    """uint8 (3, S, S)"""
-    width: int
-    height: int
+from glint.vision.transforms import Loaded, load_image
 
 
 class Predictor:
@@ -45,11 +32,10 @@ class Predictor:
         self.limits = limits or Limits()
         self._engine = TorchEngine(bundle)
 
-    def prepare(self, data: bytes | memoryview) -> Prepared:
+    def prepare(self, data: bytes | memoryview) -> Loaded:
         """Decode and resize one encoded image; raises ImageError saying why it cannot."""
-        image = decode(data, self.limits)
         settings = self.bundle.info.preprocessing
-        return Prepared(resize(image, settings.image_size, settings.resize), image.shape[2], image.shape[1])
+        return load_image(data, settings.image_size, settings.resize, self.limits)
 
     def score(self, images: torch.Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
         """uint8 images (N, 3, S, S) -> float32 probabilities (N, C), each row summing to 1."""

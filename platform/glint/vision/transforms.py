@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -19,9 +20,20 @@ AugmentPolicy = Literal["none", "flip", "dihedral"]
 Fill = Literal["reflect", "wrap"]
 
 
-def load_image(data: Buffer, size: int, mode: Resize = "squash", limits: Limits = DEFAULT_LIMITS) -> torch.Tensor:
-    """Encoded bytes to the uint8 (3, size, size) that a model is fed; raises DecodeError."""
-    return resize(decode(data, limits), size, mode)
+@dataclass(frozen=True)
+class Loaded:
+    """A decoded image at the model's size, with the size it came in."""
+
+    pixels: torch.Tensor
+    """uint8 (3, S, S)"""
+    width: int
+    height: int
+
+
+def load_image(data: Buffer, size: int, mode: Resize = "squash", limits: Limits = DEFAULT_LIMITS) -> Loaded:
+    """Encoded bytes to the uint8 (3, size, size) that a model is fed, for every path alike; raises DecodeError."""
+    image = decode(data, limits)
+    return Loaded(resize(image, size, mode), image.shape[2], image.shape[1])
 
 
 def resize(image: torch.Tensor, size: int, mode: Resize = "squash") -> torch.Tensor:
