@@ -87,3 +87,8 @@ def quieten(settings: Settings) -> None:
     if not settings.ray_address:
         # Ray's own name for it: where clusters are not enabled, every process listens on 127.0.0.1. Linux heeds it too.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        # Without a dashboard nobody reads these, and gathering them takes from the cores that train.
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")
+        os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
+        # Ray would give all its workers a low priority, training too; the tasks that feed it stand back instead.
+        os.environ.setdefault("RAY_worker_niceness", "0")

@@ -129,6 +129,18 @@ def start_ray(settings: Settings) -> None:
     )
 
 
+def check_store(settings: Settings) -> None:
+    """Raise GlintError when the running Ray has several nodes and the result store is a file of one of them."""
+    import ray
+
+    nodes = sum(bool(node["Alive"]) for node in ray.nodes())
+    if nodes > 1 and settings.store_uri.startswith("sqlite:"):
+        raise GlintError(
+            f"GLINT_STORE {settings.store_uri} is a file of one machine, and the Ray at GLINT_RAY_ADDRESS has {nodes} "
+            "nodes: name a store that all of them reach"
+        )
+
+
 def _directory(model: str) -> Path:
     path = Path(model).expanduser().absolute()
     if not path.is_dir():

@@ -45,7 +45,7 @@ def run(
     from glint.cli.tables import fields
     from glint.pipelines.batch import BatchRun, freeze_input, run_batch
     from glint.settings import Settings
-    from glint.wiring import open_images, open_model, open_predictor, open_store
+    from glint.wiring import check_store, open_images, open_model, open_predictor, open_store
 
     settings = Settings()
     found = open_model(model, settings)
@@ -53,6 +53,7 @@ def run(
     with progress() as told:
         manifest = freeze_input(input, images, settings.home_path, told)
         start(settings, told)
+        check_store(settings)
         batch = BatchRun(
             model_uri=found.uri,
             model=found.ref,

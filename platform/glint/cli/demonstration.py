@@ -32,8 +32,8 @@ from glint.wiring import open_images, open_limits, open_model, open_predictor, o
 T = TypeVar("T")
 IMAGE_SIZE = 96
 RECIPE = resources.files("glint") / "recipes" / "boards.yaml"
-VAL_LOTS = ("L07",)
-TEST_LOTS = ("L03", "L08")
+VAL_LOTS = ("L08",)
+TEST_LOTS = ("L06", "L09")
 NUM_REQUESTS = 20
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
 from glint.core.progress import Progress
 
-LOOK_EVERY_S = 0.3
+LOOK_EVERY_S = 0.5
+T = TypeVar("T")
 
 
 @dataclass
@@ -56,49 +56,57 @@ class ProgressBoard:
 
 
 @dataclass
-class Watch:
-    """The sum of the news, complete when the watch is over."""
+class Seen:
+    """The sum of the news of a training."""
 
-    board: Any
-    """Handle of the ProgressBoard actor, for workers."""
     bad_images: dict[str, tuple[str, str]] = field(default_factory=dict)
     images_per_s: float = 0.0
     """Training images a second, from the first news of images to the last, validation included."""
 
 
-@contextmanager
-def watch(
-    progress: Progress, stage: str, total: int, heed: Callable[[list[dict[str, float]]], None]
-) -> Iterator[Watch]:
-    """Show training progress while the block runs; `heed` gets each finished epoch's metrics, in this process."""
-    seen = Watch(ray.remote(num_cpus=0)(ProgressBoard).remote())
-    done = threading.Event()
-    progress.begin(stage, total, "images")
-    with ThreadPoolExecutor(1, "glint-watch") as executor:
-        watching = executor.submit(_watch, seen, done, progress, heed)
-        try:
-            yield seen
-        finally:
-            done.set()
-            watching.result()
-            progress.end()
-            ray.kill(seen.board)
+class Watcher:
+    """Reads the board from the driver while work goes on; `heed` gets the metrics of each finished epoch."""
 
+    def __init__(self, progress: Progress, heed: Callable[[list[dict[str, float]]], None]) -> None:
+        self.board: Any = ray.remote(num_cpus=0)(ProgressBoard).remote()
+        self.seen = Seen()
+        self._progress = progress
+        self._heed = heed
+        self._first: tuple[float, int] | None = None
 
-def _watch(
-    seen: Watch, done: threading.Event, progress: Progress, heed: Callable[[list[dict[str, float]]], None]
-) -> None:
-    first: tuple[float, int] | None = None
-    last = False
-    while not last:
-        last = done.wait(LOOK_EVERY_S)
-        news: News = ray.get(seen.board.read.remote())
-        seen.bad_images = news.bad_images
+    def run(self, work: Callable[[], T], stage: str, total: int) -> T:
+        """Show progress until `work`, in a thread of its own, returns or raises.
+
+        This thread stays free for Ctrl-C, which ends the wait at once: Ray Train would take the signal for itself in
+        the main thread, and exit without a word.
+        """
+        self._progress.begin(stage, total, "images")
+        done: Future[T] = Future()
+        threading.Thread(target=_settle, args=(done, work), name="glint-work", daemon=True).start()
+        while not wait([done], LOOK_EVERY_S).done:
+            self._look()
+        self._look()
+        self._progress.end()
+        ray.kill(self.board)
+        return done.result()
+
+    def _look(self) -> None:
+        news: News = ray.get(self.board.read.remote())
+        self.seen.bad_images = news.bad_images
         if news.epochs:
-            heed(news.epochs)
+            self._heed(news.epochs)
         if news.images == 0:
-            continue
-        first = first or (time.monotonic(), news.images)
-        if news.images > first[1]:
-            seen.images_per_s = (news.images - first[1]) / (time.monotonic() - first[0])
-        progress.update(news.images, f"epoch {news.epoch + 1}  loss {news.loss:.3f}  {seen.images_per_s:.0f} images/s")
+            return
+        now, (since, before) = time.monotonic(), self._first or (time.monotonic(), news.images)
+        self._first = (since, before)
+        if news.images > before:
+            self.seen.images_per_s = (news.images - before) / (now - since)
+        note = f"epoch {news.epoch + 1}  loss {news.loss:.3f}  {self.seen.images_per_s:.0f} images/s"
+        self._progress.update(news.images, note)
+
+
+def _settle(done: Future[T], work: Callable[[], T]) -> None:
+    try:
+        done.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - the edge of a thread; the waiting one raises it
+        done.set_exception(error)

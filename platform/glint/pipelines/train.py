@@ -32,7 +32,7 @@ from glint.core.errors import GlintError
 from glint.core.manifest import Manifest
 from glint.core.progress import Progress
 from glint.core.recipe import Recipe
-from glint.pipelines.board import Watch, watch
+from glint.pipelines.board import Seen, Watcher
 from glint.pipelines.loading import Load
 from glint.pipelines.loop import TrainingPlan, train_loop
 from glint.vision.backbone import build_model, check_backbone
@@ -40,6 +40,8 @@ from glint.vision.bundle import Bundle, BundleInfo, write_bundle
 from glint.vision.decode import Limits
 
 BEST_BY = "val_macro_f1"
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(256 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+"""For glibc: keep the memory of tensors for the next step; giving it back each time costs a tenth of the speed."""
 BUNDLE_NEEDS = ("numpy", "pandas", "pillow", "pydantic", "pyyaml", "safetensors", "timm", "torch", "torchvision")
 
 
@@ -119,9 +121,9 @@ def _train(run: TrainingRun, mlflow_run: str, progress: Progress) -> Trained:
     table = labelled_table(run.manifest, "train")
     total = run.recipe.optimisation.epochs * table.num_rows
     resumed = (run.directory / "checkpoint_manager_snapshot.json").exists()
-    with watch(progress, "training", total, lambda epochs: _log(run, mlflow_run, epochs, progress)) as watched:
-        result = _fit(run, table, watched.board)
-    _say_bad_images(watched, progress)
+    watcher = Watcher(progress, lambda epochs: _log(run, mlflow_run, epochs, progress))
+    result = watcher.run(lambda: _fit(run, table, watcher.board), "training", total)
+    _say_bad_images(watcher.seen, progress)
     best, metrics = max(result.best_checkpoints or [], key=lambda kept: float(kept[1][BEST_BY]))
     bundle = _write_bundle(run, best, metrics)
     progress.begin("registering", None, "")
@@ -146,9 +148,9 @@ def _train(run: TrainingRun, mlflow_run: str, progress: Progress) -> Trained:
         metrics=dict(bundle.info.metrics),
         epochs=run.recipe.optimisation.epochs,
         train_images=table.num_rows,
-        bad_images=len(watched.bad_images),
+        bad_images=len(watcher.seen.bad_images),
         seconds=round(time.monotonic() - started, 1),
-        images_per_s=round(watched.images_per_s, 1),
+        images_per_s=round(watcher.seen.images_per_s, 1),
         resumed=resumed,
     )
 
@@ -167,6 +169,7 @@ def _fit(run: TrainingRun, table: pa.Table, board: Any) -> ray.train.Result:
         run_config=ray.train.RunConfig(
             name=run.id,
             storage_path=str(run.directory.parent),
+            worker_runtime_env={"env_vars": ALLOCATOR},  # type: ignore[call-arg]
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute=BEST_BY, checkpoint_score_order="max"
             ),
@@ -259,12 +262,12 @@ def _example(run: TrainingRun, table: pa.Table) -> bytes:
     raise GlintError(f"none of the first training images of {run.manifest.path} can be read")
 
 
-def _say_bad_images(news: Watch, progress: Progress) -> None:
-    if news.bad_images:
-        reasons = Counter(kind for kind, _ in news.bad_images.values())
+def _say_bad_images(seen: Seen, progress: Progress) -> None:
+    if seen.bad_images:
+        reasons = Counter(kind for kind, _ in seen.bad_images.values())
         listed = ", ".join(f"{count} {kind}" for kind, count in reasons.most_common())
-        progress.say(f"{len(news.bad_images)} images were left out: {listed}")
-        for uri, (_, message) in sorted(news.bad_images.items())[:10]:
+        progress.say(f"{len(seen.bad_images)} images were left out: {listed}")
+        for uri, (_, message) in sorted(seen.bad_images.items())[:10]:
             progress.say(f"  {uri}: {message}")
 
 

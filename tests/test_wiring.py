@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+
+from glint.core.errors import GlintError
+from glint.settings import Settings
+from glint.wiring import check_store, open_model, open_store
+
+
+def test_store_must_be_one_that_there_is() -> None:
+    with pytest.raises(GlintError, match=r"GLINT_STORE 'mongodb://x' must be sqlite:///PATH"):
+        open_store(Settings(store="mongodb://x"))
+
+
+def test_model_must_be_a_folder_or_a_registry_address(tmp_path: Path) -> None:
+    with pytest.raises(GlintError, match="must be models:/NAME@ALIAS"):
+        open_model(str(tmp_path / "absent"), Settings(home=tmp_path))
+
+
+def test_a_file_is_store_enough_for_one_node(ray_cluster: None, settings: Settings) -> None:
+    check_store(settings)
+
+
+@pytest.mark.slow
+def test_a_file_is_no_store_for_several_nodes(tmp_path: Path) -> None:
+    """In a process of its own, for this one is on the Ray of the other tests."""
+    import subprocess
+    import sys
+
+    code = f"""
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from glint.core.errors import GlintError
+from glint.settings import Settings
+from glint.wiring import check_store
+
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1}})
+cluster.add_node(num_cpus=1)
+ray.init(cluster.address)
+try:
+    check_store(Settings(home=Path({str(tmp_path)!r})))
+except GlintError as error:
+    print(error)
+ray.shutdown()
+cluster.shutdown()
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert "has 2 nodes: name a store that all of them reach" in done.stdout, done.stderr
