@@ -51,6 +51,14 @@ def ray_cluster(settings: Settings) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def serve_port() -> int:
+    """The one port of Ray Serve, which all tests on one Ray share."""
+    from glint.serving.online import free_port
+
+    return free_port("127.0.0.1", 0)
+
+
+@pytest.fixture(scope="session")
 def boards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of small generated boards, a few of them spoilt, with labels.csv."""
     folder = tmp_path_factory.mktemp("boards")

@@ -8,8 +8,17 @@ from contextlib import contextmanager
 
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn as TimeLeft
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 stdout = Console(soft_wrap=True)
 stderr = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -45,19 +54,26 @@ class RichProgress:
         self._progress.console.print(line, markup=False)
 
 
+class Count(ProgressColumn):
+    """How much of how much, where that is known."""
+
+    def render(self, task: Task) -> Text:
+        """Such as 4,474/89,480 images."""
+        if task.total is None:
+            return Text(f"{task.completed:,.0f}" if task.completed else "")
+        return Text(f"{task.completed:,.0f}/{task.total:,.0f} {task.fields['unit']}", no_wrap=True)
+
+
 @contextmanager
 def progress() -> Iterator[RichProgress]:
     """Progress on stderr while the block runs."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
+        BarColumn(bar_width=12),
+        Count(),
         TextColumn("{task.fields[note]}", style="cyan"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeLeft(),
+        TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bars:
         yield RichProgress(bars)
