@@ -25,9 +25,11 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def server(trained: Trained, settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(
+    trained: Trained, settings: Settings, serve_port: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     yield start_online(
-        partial(open_predictor, trained.model_uri, settings), port=0, logs=tmp_path_factory.mktemp("logs")
+        partial(open_predictor, trained.model_uri, settings), port=serve_port, logs=tmp_path_factory.mktemp("logs")
     )
     stop_online()
 

@@ -18,9 +18,11 @@ MAX_BYTES = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def server(ray_cluster: None, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def server(
+    ray_cluster: None, bundle: Path, serve_port: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[httpx.Client]:
     opening = partial(open_predictor, str(bundle), Settings())
-    url = start_online(opening, port=0, max_bytes=MAX_BYTES, logs=tmp_path_factory.mktemp("logs"))
+    url = start_online(opening, port=serve_port, max_bytes=MAX_BYTES, logs=tmp_path_factory.mktemp("logs"))
     with httpx.Client(base_url=url, timeout=30) as client:
         yield client
         stop_online()
