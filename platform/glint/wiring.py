@@ -120,6 +120,11 @@ def start_ray(settings: Settings) -> None:
     if settings.ray_address:
         ray.init(settings.ray_address, log_to_driver=False)
         return
+    # Even without a dashboard Ray starts its process, for usage reports alone; and with reports switched off it still
+    # asks the metadata addresses of three clouds where it runs.
+    from ray._private.node import Node
+
+    Node.start_api_server = _no_usage_reports  # type: ignore[assignment,method-assign]
     ray.init(
         num_cpus=settings.num_cpus or max(4, 2 * (os.cpu_count() or 1)),
         include_dashboard=False,
@@ -127,6 +132,10 @@ def start_ray(settings: Settings) -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+
+
+def _no_usage_reports(node: object, **_: object) -> None:
+    """Stands for what would start that process."""
 
 
 def check_store(settings: Settings) -> None:
