@@ -4,7 +4,7 @@ import pytest
 
 from glint.core.errors import GlintError
 from glint.settings import Settings
-from glint.wiring import check_store, open_model, open_store
+from glint.wiring import open_model, open_store
 
 
 def test_store_must_be_one_that_there_is() -> None:
@@ -15,10 +15,6 @@ def test_store_must_be_one_that_there_is() -> None:
 def test_model_must_be_a_folder_or_a_registry_address(tmp_path: Path) -> None:
     with pytest.raises(GlintError, match="must be models:/NAME@ALIAS"):
         open_model(str(tmp_path / "absent"), Settings(home=tmp_path))
-
-
-def test_a_file_is_store_enough_for_one_node(ray_cluster: None, settings: Settings) -> None:
-    check_store(settings)
 
 
 @pytest.mark.slow
