@@ -1,6 +1,7 @@
 """Fixtures that any test may ask for. The fast tests share one Ray, one set of boards and one trained model."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import hypothesis
@@ -10,12 +11,18 @@ from glint.settings import Settings, quieten
 
 quieten(Settings())  # before the libraries that it quietens
 
+import torch
+
 from glint.core.manifest import Manifest
+from glint.core.policy import Policy
 from glint.core.recipe import Augmentation, Optimisation, Preprocessing, Recipe
+from glint.pipelines.batch import BatchRun
 from glint.pipelines.boards import write_boards
 from glint.pipelines.snapshot import snapshot
 from glint.pipelines.train import Trained, TrainingRun, train
-from glint.wiring import open_images, open_limits, open_registry, start_ray
+from glint.vision.backbone import build_model
+from glint.vision.bundle import Bundle, BundleInfo, write_bundle
+from glint.wiring import open_images, open_limits, open_model, open_predictor, open_registry, open_store, start_ray
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 64
@@ -110,3 +117,39 @@ def trained(training: TrainingRun) -> Trained:
     from glint.core.progress import Silent
 
     return train(training, Silent())
+
+
+@pytest.fixture(scope="session")
+def batch(trained: Trained, manifest: Manifest, settings: Settings) -> BatchRun:
+    """A job of the trained model on the manifest."""
+    found = open_model(trained.model_uri, settings)
+    return BatchRun(
+        model_uri=found.uri,
+        model=found.ref,
+        open_predictor=partial(open_predictor, found.uri, settings),
+        input=str(manifest.path),
+        manifest=manifest,
+        images=open_images(settings),
+        store=open_store(settings),
+        home=settings.home_path,
+        top_k=3,
+    )
+
+
+@pytest.fixture(scope="session")
+def bundle(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A small model with random weights: what it says is meaningless, how it is asked is real."""
+    torch.manual_seed(0)
+    classes = ("good", "mousebite", "open", "short")
+    info = BundleInfo(
+        name=recipe.name,
+        backbone=recipe.backbone,
+        classes=classes,
+        preprocessing=recipe.preprocessing,
+        recipe=recipe,
+        manifest="0" * 32,
+        metrics={},
+    )
+    weights = build_model(recipe.backbone, len(classes), weights="none").state_dict()
+    policy = Policy(review_below=0.6, accept_classes=("good",))
+    return write_bundle(tmp_path_factory.mktemp("model") / "bundle", info, policy, weights)

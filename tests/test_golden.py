@@ -1,6 +1,7 @@
 """One image gives the same probabilities wherever glint scores it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from glint.pipelines.evaluate import score_split
 from glint.pipelines.train import Trained, labelled_table
 from glint.serving.online import start_online, stop_online
 from glint.settings import Settings
-from glint.wiring import open_images, open_model, open_predictor, open_store
+from glint.wiring import open_images, open_predictor
 from tests.pipelines.progress import Told
 
 TOLERANCE = 1e-5
@@ -35,19 +36,8 @@ def server(
 
 
 @pytest.fixture(scope="module")
-def outcomes(trained: Trained, manifest: Manifest, settings: Settings) -> dict[str, Outcome]:
-    found = open_model(trained.model_uri, settings)
-    run = BatchRun(
-        model_uri=found.uri,
-        model=found.ref,
-        open_predictor=partial(open_predictor, found.uri, settings),
-        input=str(manifest.path),
-        manifest=manifest,
-        images=open_images(settings),
-        store=open_store(settings),
-        home=settings.home_path,
-        top_k=len(manifest.classes),
-    )
+def outcomes(batch: BatchRun, manifest: Manifest) -> dict[str, Outcome]:
+    run = replace(batch, top_k=len(manifest.classes))
     job = run_batch(run, Told()).job
     bridge = Bridge()
     page = bridge.run(run.store.page(job, limit=1000))

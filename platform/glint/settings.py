@@ -87,7 +87,7 @@ def quieten(settings: Settings) -> None:
     if not settings.ray_address:
         # Ray's own name for it: where clusters are not enabled, every process listens on 127.0.0.1. Linux heeds it too.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        # Otherwise gloo asks the name server for this machine's own name.
+        # Several training workers talk through gloo, which would pick the interface of this machine's own name.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         # Without a dashboard nobody reads these, and gathering them takes from the cores that train.
         os.environ.setdefault("RAY_enable_metrics_collection", "0")

@@ -132,6 +132,11 @@ def start_ray(settings: Settings) -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+    # Whoever asks for the state of an actor would look for that process for 40 s; a port that refuses answers at once.
+    from ray._private.ray_constants import DASHBOARD_ADDRESS, KV_NAMESPACE_DASHBOARD
+    from ray.experimental.internal_kv import _internal_kv_put
+
+    _internal_kv_put(DASHBOARD_ADDRESS, "127.0.0.1:1", namespace=KV_NAMESPACE_DASHBOARD)
 
 
 def _no_usage_reports(node: object, **_: object) -> None:

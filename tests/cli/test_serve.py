@@ -13,29 +13,9 @@ from PIL import Image
 
 from glint.cli.serve import serve
 from glint.core.errors import GlintError
-from glint.core.policy import Policy
-from glint.core.recipe import Preprocessing, Recipe
-from glint.vision.backbone import build_model
-from glint.vision.bundle import BundleInfo, write_bundle
+from glint.vision.bundle import Bundle
 
-CLASSES = ("good", "open", "short")
 COMMAND = [sys.executable, "-c", "from glint.cli.app import main; main()", "serve"]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    recipe = Recipe(name="boards", backbone="test_resnet", weights="none", preprocessing=Preprocessing(image_size=64))
-    info = BundleInfo(
-        name=recipe.name,
-        backbone=recipe.backbone,
-        classes=CLASSES,
-        preprocessing=recipe.preprocessing,
-        recipe=recipe,
-        manifest="0" * 32,
-        metrics={},
-    )
-    weights = build_model(recipe.backbone, len(CLASSES), weights="none").state_dict()
-    return write_bundle(tmp_path_factory.mktemp("model") / "bundle", info, Policy(), weights).directory
 
 
 def test_a_model_that_does_not_exist_is_refused_by_name() -> None:
@@ -43,21 +23,21 @@ def test_a_model_that_does_not_exist_is_refused_by_name() -> None:
         serve(model="nowhere")
 
 
-def test_a_port_in_use_is_refused_before_anything_starts(bundle: Path) -> None:
+def test_a_port_in_use_is_refused_before_anything_starts(bundle: Bundle) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(GlintError, match=f"--port {port}"):
-            serve(model=str(bundle), port=port)
+            serve(model=str(bundle.directory), port=port)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_serves_until_told_to_stop_and_exits_with_0(tmp_path: Path, bundle: Path, stop: signal.Signals) -> None:
+def test_serves_until_told_to_stop_and_exits_with_0(tmp_path: Path, bundle: Bundle, stop: signal.Signals) -> None:
     file = io.BytesIO()
     Image.new("RGB", (32, 32)).save(file, "PNG")
-    command = [*COMMAND, "--model", str(bundle), "--port", "0", "--json"]
+    command = [*COMMAND, "--model", str(bundle.directory), "--port", "0", "--json"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     environment = os.environ | {"GLINT_HOME": str(tmp_path)}
     with subprocess.Popen(command, env=environment, text=True, **pipes) as process:

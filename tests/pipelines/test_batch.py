@@ -1,6 +1,5 @@
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,25 +11,8 @@ from glint.core.manifest import Manifest
 from glint.core.outcome import Outcome
 from glint.core.stores import Bridge, ResultStore
 from glint.pipelines.batch import BatchRun, freeze_input, run_batch
-from glint.pipelines.train import Trained
 from glint.settings import Settings
-from glint.wiring import open_images, open_model, open_predictor, open_store
-
-
-@pytest.fixture(scope="module")
-def batch(trained: Trained, manifest: Manifest, settings: Settings) -> BatchRun:
-    found = open_model(trained.model_uri, settings)
-    return BatchRun(
-        model_uri=found.uri,
-        model=found.ref,
-        open_predictor=partial(open_predictor, found.uri, settings),
-        input=str(manifest.path),
-        manifest=manifest,
-        images=open_images(settings),
-        store=open_store(settings),
-        home=settings.home_path,
-        top_k=3,
-    )
+from glint.wiring import open_images, open_store
 
 
 def written(store: ResultStore, job: str) -> tuple[list[Outcome], list[Chunk]]:

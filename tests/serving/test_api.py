@@ -1,7 +1,6 @@
 import asyncio
 import io
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,8 @@ MAX_PIXELS = 100_000
 
 
 @pytest.fixture(scope="module")
-def predictor(bundle: Path) -> Predictor:
-    return Predictor(Bundle(bundle), "boards", "3", Limits(max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS))
+def predictor(bundle: Bundle) -> Predictor:
+    return Predictor(bundle, "boards", "3", Limits(max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS))
 
 
 @pytest.fixture(scope="module")

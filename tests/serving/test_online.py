@@ -3,7 +3,6 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import httpx
 import pytest
@@ -12,6 +11,7 @@ from PIL import Image
 from glint.core.errors import GlintError
 from glint.serving.online import free_port, start_online, stop_online
 from glint.settings import Settings
+from glint.vision.bundle import Bundle
 from glint.wiring import open_predictor
 
 MAX_BYTES = 1_000_000
@@ -19,9 +19,9 @@ MAX_BYTES = 1_000_000
 
 @pytest.fixture(scope="module")
 def server(
-    ray_cluster: None, bundle: Path, serve_port: int, tmp_path_factory: pytest.TempPathFactory
+    ray_cluster: None, bundle: Bundle, serve_port: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[httpx.Client]:
-    opening = partial(open_predictor, str(bundle), Settings())
+    opening = partial(open_predictor, str(bundle.directory), Settings())
     url = start_online(opening, port=serve_port, max_bytes=MAX_BYTES, logs=tmp_path_factory.mktemp("logs"))
     with httpx.Client(base_url=url, timeout=30) as client:
         yield client
@@ -39,20 +39,20 @@ def stripes(width: int, kind: str = "PNG") -> bytes:
     return file.getvalue()
 
 
-def test_answers_are_what_the_predictor_says_in_this_process(server: httpx.Client, bundle: Path) -> None:
+def test_answers_are_what_the_predictor_says_in_this_process(server: httpx.Client, bundle: Bundle) -> None:
     pictures = [stripes(8, kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")]
-    for data, expected in zip(pictures, open_predictor(str(bundle)).predict(pictures), strict=True):
+    for data, expected in zip(pictures, open_predictor(str(bundle.directory)).predict(pictures), strict=True):
         answer = server.post("/v1/classify", content=data).json()
         assert answer["label"] == expected.label
         assert answer["confidence"] == pytest.approx(expected.confidence, abs=1e-6)
         assert [score["label"] for score in answer["top_k"]] == [score.label for score in expected.top_k]
 
 
-def test_callers_at_the_same_time_each_get_their_own_answer(server: httpx.Client, bundle: Path) -> None:
+def test_callers_at_the_same_time_each_get_their_own_answer(server: httpx.Client, bundle: Bundle) -> None:
     pictures = [stripes(width) for width in (1, 2, 4, 8, 16, 32)] * 5
     with ThreadPoolExecutor(8) as callers:
         answers = list(callers.map(lambda data: server.post("/v1/classify", content=data).json(), pictures))
-    expected = open_predictor(str(bundle)).predict(pictures)
+    expected = open_predictor(str(bundle.directory)).predict(pictures)
     assert [answer["confidence"] for answer in answers] == pytest.approx([one.confidence for one in expected], abs=1e-6)
 
 
@@ -83,10 +83,10 @@ def test_each_answer_has_a_request_id_of_the_callers_choice(server: httpx.Client
     assert server.get("/").headers["x-request-id"] != server.get("/").headers["x-request-id"]
 
 
-def test_another_address_of_a_running_serve_is_refused(server: httpx.Client, bundle: Path) -> None:
+def test_another_address_of_a_running_serve_is_refused(server: httpx.Client, bundle: Bundle) -> None:
     port = free_port("127.0.0.1", 0)
     with pytest.raises(GlintError, match=f"nothing answers at --host 127.0.0.1 --port {port}"):
-        start_online(partial(open_predictor, str(bundle), Settings()), port=port)
+        start_online(partial(open_predictor, str(bundle.directory), Settings()), port=port)
     assert server.post("/v1/classify", content=stripes(8)).status_code == 200
 
 

@@ -6,32 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from glint.core.policy import Policy
-from glint.core.recipe import Preprocessing, Recipe
-from glint.vision.backbone import build_model
-from glint.vision.bundle import Bundle, BundleInfo, write_bundle
+from glint.vision.bundle import Bundle
 from glint.vision.decode import Limits
 from glint.vision.predictor import Predictor
-
-CLASSES = ("good", "open", "short")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    torch.manual_seed(0)
-    recipe = Recipe(name="boards", backbone="test_resnet", weights="none", preprocessing=Preprocessing(image_size=64))
-    info = BundleInfo(
-        name="boards",
-        backbone=recipe.backbone,
-        classes=CLASSES,
-        preprocessing=recipe.preprocessing,
-        recipe=recipe,
-        manifest="0" * 64,
-        metrics={},
-    )
-    weights = build_model("test_resnet", len(CLASSES), weights="none").state_dict()
-    policy = Policy(review_below=0.6, accept_classes=("good",))
-    return write_bundle(tmp_path_factory.mktemp("model") / "bundle", info, policy, weights)
 
 
 @pytest.fixture

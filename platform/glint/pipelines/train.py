@@ -22,7 +22,8 @@ import pyarrow.compute as pc
 import ray.train
 import safetensors.torch
 from pydantic import BaseModel, ConfigDict
-from ray.train.torch import TorchTrainer
+from ray.train.backend import Backend
+from ray.train.torch import TorchConfig, TorchTrainer
 
 import glint
 from glint.adapters.images import Images
@@ -166,6 +167,7 @@ def _fit(run: TrainingRun, table: pa.Table, board: Any) -> ray.train.Result:
         scaling_config=ray.train.ScalingConfig(
             num_workers=run.num_workers, use_gpu=run.use_gpu, resources_per_worker={"CPU": 0.5, "GPU": int(run.use_gpu)}
         ),
+        torch_config=TorchConfig() if run.num_workers > 1 else NoProcessGroup(),
         run_config=ray.train.RunConfig(
             name=run.id,
             storage_path=str(run.directory.parent),
@@ -179,6 +181,16 @@ def _fit(run: TrainingRun, table: pa.Table, board: Any) -> ray.train.Result:
         return trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _users_mistake(error) or error from None
+
+
+@dataclass
+class NoProcessGroup(TorchConfig):
+    """For a single worker, which has nobody to talk to: PyTorch's rendezvous would ask a name server who `::` is."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        """The backend that sets nothing up."""
+        return Backend
 
 
 def labelled_table(manifest: Manifest, split: str) -> pa.Table:
