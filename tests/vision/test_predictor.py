@@ -49,7 +49,8 @@ def test_decision_follows_the_policy(predictor: Predictor, probabilities: tuple[
 
 
 def test_no_images_give_no_rows(predictor: Predictor) -> None:
-    assert predictor.score(torch.zeros(0, 3, 64, 64, dtype=torch.uint8)).shape == (0, 3)
+    none = predictor.score(torch.zeros(0, 3, 64, 64, dtype=torch.uint8))
+    assert none.shape == (0, len(predictor.bundle.info.classes))
 
 
 def test_prepared_image_remembers_its_own_size(predictor: Predictor) -> None:
