@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,15 @@ def test_interrupted_training_says_how_to_go_on_and_goes_on(manifest: Manifest, 
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     command = [GLINT, "train", "--recipe", str(tmp_path / "recipe.yaml"), "--manifest", str(manifest.path), "--json"]
     environment = os.environ | {"GLINT_HOME": str(tmp_path / "home")}
-    first = subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    first = subprocess.Popen(
+        command,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # Whoever runs the tests in the background ignores Ctrl-C, and the command would inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     assert first.stderr is not None
     for line in first.stderr:
         if line.startswith("epoch 2/5"):
