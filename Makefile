@@ -22,7 +22,7 @@ TORCH_AND_CUDA := /^(torch|torchvision|triton|nvidia-[^=]*|cuda-[^=]*)==/
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo check format test test-slow test-all lock clean distclean FORCE
+.PHONY: help setup demo demo-azure check format test test-slow test-all lock clean distclean FORCE
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ setup: $(VENV)/.glint ## make .venv with everything in it, the `glint` command t
 
 demo: setup ## generate circuit boards, then train, evaluate, batch and serve on them
 	$(BIN)/glint demo
+
+demo-azure: setup ## the same on local emulators of Azure Blob Storage and Cosmos DB
+	$(BIN)/glint emulators run -- $(BIN)/glint demo --upload az://demo/boards
 
 check: setup ## ruff, import layers and mypy --strict, in seconds
 	$(BIN)/ruff check .

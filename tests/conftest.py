@@ -1,5 +1,6 @@
-"""Fixtures that any test may ask for. The fast tests share one Ray, one set of boards and one trained model."""
+"""Fixtures that any test may ask for: one Ray, one set of boards, one trained model, and Azure on this machine."""
 
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,10 @@ import torch
 from glint.core.manifest import Manifest
 from glint.core.policy import Policy
 from glint.core.recipe import Augmentation, Optimisation, Preprocessing, Recipe
+from glint.emulators.fidelity import CosmosProxy
+from glint.emulators.install import Installed, install
+from glint.emulators.proxy import Proxy
+from glint.emulators.servers import Azurite, CosmosEmulator
 from glint.pipelines.batch import BatchRun
 from glint.pipelines.boards import write_boards
 from glint.pipelines.snapshot import snapshot
@@ -153,3 +158,32 @@ def bundle(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     weights = build_model(recipe.backbone, len(classes), weights="none").state_dict()
     policy = Policy(review_below=0.6, accept_classes=("good",))
     return write_bundle(tmp_path_factory.mktemp("model") / "bundle", info, policy, weights)
+
+
+# Azure on this machine. Containers and databases of a test should have names of their own.
+
+
+@pytest.fixture(scope="session")
+def emulators() -> Installed:
+    """The emulators' packages, installed once beside those of Python."""
+    return install(Path(sys.prefix) / "emulators")
+
+
+@pytest.fixture(scope="session")
+def azurite(emulators: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    with Azurite(emulators, tmp_path_factory.mktemp("azurite")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def blob_proxy(azurite: Azurite) -> Iterator[Proxy]:
+    """In front of azurite, to go wrong; `url` with the account's name behind it is the endpoint."""
+    with Proxy(azurite.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def cosmos(emulators: Installed) -> Iterator[CosmosProxy]:
+    """Cosmos DB: `endpoint` and `key` for a client; `fault`, `pause()` and `resume()` to go wrong."""
+    with CosmosEmulator(emulators) as emulator, CosmosProxy(emulator.endpoint) as proxy:
+        yield proxy

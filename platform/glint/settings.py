@@ -28,16 +28,28 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GLINT_", env_file=".env", extra="ignore", frozen=True)
 
     home: Path = Field(default=Path(".glint"), description="SQLite files, MLflow, training runs, caches")
-    store: str | None = Field(default=None, description="sqlite:///PATH; default: results.db under home")
+    store: str | None = Field(
+        default=None, description="sqlite:///PATH or cosmos://ACCOUNT/DATABASE; default: results.db under home"
+    )
     mlflow_uri: str | None = Field(default=None, description="tracking server; default: a SQLite file under home")
     ray_address: str | None = Field(default=None, description="of a running Ray; default: one of glint's own")
     num_cpus: int | None = Field(
         default=None, ge=1, description="logical, of glint's own Ray; default: 4, or twice the cores"
     )
     blob_account: str | None = Field(default=None, description="storage account of az:// addresses")
-    blob_endpoint: str | None = Field(default=None, description="of another cloud or an emulator")
-    blob_key: SecretStr | None = None
-    blob_sas: SecretStr | None = None
+    blob_endpoint: str | None = Field(
+        default=None, description="of a sovereign cloud, a private link or an emulator; default: Azure's public cloud"
+    )
+    blob_key: SecretStr | None = Field(default=None, description="of the account; goes before blob_sas")
+    blob_sas: SecretStr | None = Field(default=None, description="without key and SAS, glint signs in with Entra ID")
+    cosmos_endpoint: str | None = Field(default=None, description="of another cloud or an emulator")
+    cosmos_key: SecretStr | None = Field(default=None, description="default: Entra ID")
+    cosmos_ru: int | None = Field(
+        default=None, ge=100, description="RU/s of the database: writers together take 80%, the rest is readers'"
+    )
+    cosmos_proxy: bool = Field(default=False, description="reach Cosmos DB through the proxy of HTTPS_PROXY")
+    store_deadline_s: float = Field(default=120, gt=0, description="that a write to Cosmos DB is tried again for")
+    outcome_ttl_days: int | None = Field(default=None, ge=1, description="days that outcomes live; Cosmos DB alone")
     read_threads: int = Field(default=16, ge=1, le=256, description="images read at once by one process")
     max_pixels: int = Field(default=100_000_000, ge=1, description="larger images are too_large")
     max_bytes: int = Field(default=64_000_000, ge=1, description="larger files and request bodies are too_large")

@@ -12,6 +12,8 @@ from glint.core.errors import GlintError
 from glint.settings import Settings, quieten
 
 if TYPE_CHECKING:
+    from glint.adapters.blob_account import BlobAccount
+    from glint.adapters.cosmos_client import CosmosAddress
     from glint.adapters.images import Images
     from glint.adapters.registry import Registry
     from glint.core.outcome import ModelRef
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from glint.vision.predictor import Predictor
 
 OBJECT_STORE_BYTES = 1_000_000_000
+WRITERS_SHARE = 0.8
+"""Of the request units of Cosmos DB; the rest stays free for those who read while a job writes."""
 
 
 def open_images(settings: Settings) -> Images:
@@ -43,14 +47,52 @@ def blob_credentials() -> dict[str, str]:
     return {name: secret.get_secret_value() for name, secret in secrets.items() if secret}
 
 
-def open_store(settings: Settings) -> ResultStore:
-    """The result store that `GLINT_STORE` names."""
+def open_blob_account(settings: Settings) -> BlobAccount:
+    """The storage account that uploads go to."""
+    from glint.adapters.blob_account import BlobAccount
+
+    if not settings.blob_account:
+        raise GlintError("az:// needs a storage account: set GLINT_BLOB_ACCOUNT to its name")
+    return BlobAccount(settings.blob_account, settings.blob_endpoint, blob_credentials)
+
+
+def open_store(settings: Settings, num_writers: int = 1) -> ResultStore:
+    """The result store that `GLINT_STORE` names; several writers share what it lets them write."""
+    if settings.store_uri.startswith("cosmos://"):
+        return _cosmos_store(settings, num_writers)
     scheme, _, path = settings.store_uri.partition(":///")
     if scheme != "sqlite" or not path:
-        raise GlintError(f"GLINT_STORE {settings.store_uri!r} must be sqlite:///PATH")
+        raise GlintError(f"GLINT_STORE {settings.store_uri!r} must be sqlite:///PATH or cosmos://ACCOUNT/DATABASE")
+    if settings.outcome_ttl_days is not None:
+        raise GlintError(f"GLINT_OUTCOME_TTL_DAYS {settings.outcome_ttl_days} needs cosmos://; SQLite keeps all")
     from glint.adapters.sqlite_store import SqliteStore
 
     return SqliteStore(Path(path).absolute())
+
+
+def _cosmos_store(settings: Settings, num_writers: int) -> ResultStore:
+    from glint.adapters.cosmos_store import CosmosStore, WriteLimits
+
+    limits = WriteLimits(
+        write_ru=settings.cosmos_ru * WRITERS_SHARE / num_writers if settings.cosmos_ru else None,
+        deadline_s=settings.store_deadline_s,
+        ttl_s=settings.outcome_ttl_days * 86_400 if settings.outcome_ttl_days else None,
+    )
+    return CosmosStore(cosmos_address(settings), settings.home_path / "dead-letters", limits)
+
+
+def cosmos_address(settings: Settings) -> CosmosAddress:
+    """Where the database of `GLINT_STORE` lies; raises GlintError when that is no cosmos:// address."""
+    from glint.adapters.cosmos_client import CosmosAddress, parse_address
+
+    account, database = parse_address(settings.store_uri)
+    return CosmosAddress(account, database, settings.cosmos_endpoint, cosmos_key, settings.cosmos_proxy)
+
+
+def cosmos_key() -> str | None:
+    """The account's key, from the environment of the machine that uses it; None = Entra ID."""
+    key = Settings().cosmos_key
+    return key.get_secret_value() if key else None
 
 
 def open_registry(settings: Settings) -> Registry:

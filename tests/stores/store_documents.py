@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -118,3 +119,13 @@ def write_chunks(store: ResultStore, job_id: str, numbers: Iterable[int]) -> Non
         bridge.run(store.put_chunk(*chunk_of(job_id, number)))
     bridge.run(store.close())
     bridge.close()
+
+
+def emulator_key() -> str:
+    """The emulator's key, which every process finds in its environment, as that of a real account."""
+    return os.environ["GLINT_TEST_EMULATOR_KEY"]
+
+
+def account_key() -> str | None:
+    """The real account's key; None = Entra ID."""
+    return os.environ.get("GLINT_COSMOS_KEY")

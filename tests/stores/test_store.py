@@ -25,8 +25,9 @@ from store_documents import (
     write_chunks,
 )
 
-from glint.core.errors import GlintError
+from glint.core.errors import ConflictError, GlintError
 from glint.core.job import CHUNK_ROWS, Totals, summarise
+from glint.core.label_event import LabelEvent
 from glint.core.outcome import Outcome
 from glint.core.stores import MAX_PAGE, Bridge, OutcomeFilter, ResultStore
 
@@ -71,14 +72,103 @@ def test_putting_a_job_again_replaces_it(store: ResultStore, bridge: Bridge) -> 
 
 
 def test_jobs_come_newest_first_in_any_time_zone_and_no_more_than_asked_for(store: ResultStore, bridge: Bridge) -> None:
-    latest = datetime.now(UTC) + timedelta(days=1000)
+    latest = datetime.now(UTC) + timedelta(days=2000)
     offsets = [timedelta(0), timedelta(hours=9), timedelta(hours=-5), timedelta(hours=2)]
-    times = [(latest - timedelta(minutes=back)).astimezone(timezone(offset)) for back, offset in enumerate(offsets)]
+    times = [
+        (latest - timedelta(microseconds=back)).astimezone(timezone(offset)) for back, offset in enumerate(offsets)
+    ]
     put = [job(new_job_id(), created_at=time) for time in times]
     for index in (2, 0, 3, 1):
         bridge.run(store.put_job(put[index]))
     assert [found.id for found in bridge.run(store.jobs(limit=4))] == [one.id for one in put]
     assert [found.id for found in bridge.run(store.jobs(limit=2))] == [one.id for one in put[:2]]
+
+
+def test_a_job_is_replaced_by_its_etag_only_while_nobody_else_has_changed_it(
+    store: ResultStore, bridge: Bridge
+) -> None:
+    mine = job(new_job_id())
+    first = bridge.run(store.put_job(mine))
+    assert bridge.run(store.get_job_and_etag(mine.id)) == (mine, first)
+    theirs = mine.model_copy(update={"error": "theirs"})
+    second = bridge.run(store.put_job(theirs, first))
+    assert second != first
+    with pytest.raises(ConflictError, match=mine.id):
+        bridge.run(store.put_job(mine, first))
+    assert bridge.run(store.get_job_and_etag(mine.id)) == (theirs, second)
+    with pytest.raises(ConflictError):
+        bridge.run(store.put_job(job(new_job_id()), first))
+
+
+@pytest.mark.parametrize("name", ["line 4/night", "a\\b?c#d ", "Nähte|2", "x" * 300])
+def test_a_job_may_have_any_name(store: ResultStore, bridge: Bridge, name: str) -> None:
+    mine = job(f"{name}{new_job_id()}")
+    bridge.run(store.put_job(mine))
+    written = fill(bridge, store, mine.id, num_chunks=2)
+    assert bridge.run(store.get_job(mine.id)) == mine
+    assert [row.id for row in read_outcomes(bridge, store, mine.id)] == sorted(written)
+
+
+# Label events
+
+
+def events_of(uri: str, count: int) -> list[LabelEvent]:
+    start = datetime.now(UTC) + timedelta(days=1000)
+    said = [("open",), ("open", "short"), ()]
+    return [
+        LabelEvent(
+            uri=uri,
+            labels=said[number % 3],
+            author="Zoë",
+            note="under the lamp",
+            created_at=start + timedelta(seconds=number),
+        )
+        for number in range(count)
+    ]
+
+
+def read_events(bridge: Bridge, store: ResultStore, uri: str | None, limit: int) -> list[LabelEvent]:
+    found, cursor = [], None
+    while True:
+        page = bridge.run(store.label_events(uri, cursor, limit))
+        found += page.events
+        cursor = page.cursor
+        if cursor is None:
+            return found
+        assert len(page.events) == limit
+
+
+@pytest.mark.parametrize("limit", [1, 3, 7, 100])
+def test_label_events_of_an_image_come_oldest_first(store: ResultStore, bridge: Bridge, limit: int) -> None:
+    mine, other = (f"az://boards/{new_job_id()}.jpg" for _ in range(2))
+    events = events_of(mine, 7)
+    bridge.run(store.put_label_events([*reversed(events), *events_of(other, 2)]))
+    assert read_events(bridge, store, mine, limit) == events
+
+
+def test_all_label_events_come_in_order_and_once_though_put_twice(store: ResultStore, bridge: Bridge) -> None:
+    events = [event for number in range(9) for event in events_of(f"az://boards/{new_job_id()}-{number}.jpg", 2)]
+    for _ in range(2):
+        bridge.run(store.put_label_events(events))
+    ids = {event.id for event in events}
+    found = read_events(bridge, store, None, 5)
+    assert [event for event in found if event.id in ids] == sorted(events, key=lambda event: event.sort_key)
+    assert [event.sort_key for event in found] == sorted({event.sort_key for event in found})
+
+
+def test_label_events_added_between_pages_neither_repeat_nor_hide_any(store: ResultStore, bridge: Bridge) -> None:
+    uri = f"az://boards/{new_job_id()}.jpg"
+    events = events_of(uri, 6)
+    bridge.run(store.put_label_events(events[:4]))
+    page = bridge.run(store.label_events(uri, limit=2))
+    bridge.run(store.put_label_events(events[4:]))
+    following = bridge.run(store.label_events(uri, page.cursor, limit=10))
+    assert [*page.events, *following.events] == events
+
+
+def test_an_image_that_nobody_has_labelled_has_no_events(store: ResultStore, bridge: Bridge) -> None:
+    page = bridge.run(store.label_events(f"az://boards/{new_job_id()}.jpg"))
+    assert (page.events, page.cursor) == ((), None)
 
 
 # Chunks

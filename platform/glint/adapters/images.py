@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import posixpath
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
-from obstore.store import AzureStore
-
-from glint.adapters.files import (
-    Listed,
-    changed,
-    check_size,
-    file_uri,
-    list_files,
-    local_path,
-    read_file,
-    reason_to_ignore,
-)
+from glint.adapters.blob_account import BlobAccount, Credentials, addressable, container_and_key, no_credentials
+from glint.adapters.files import Listed, file_uri, list_files, local_path, read_file, reason_to_ignore
 from glint.core.errors import GlintError, ImageError
 
-Credentials = Callable[[], Mapping[str, str]]
-"""Finds the secrets of the account (`account_key` or `sas_key`) on the machine that is about to use them."""
-
-
-def no_credentials() -> Mapping[str, str]:
-    """None of glint's own: obstore then looks for AZURE_* in the environment and for a managed identity."""
-    return {}
+if TYPE_CHECKING:
+    from obstore.store import AzureStore
 
 
 class Images:
@@ -99,61 +82,35 @@ class Images:
         except ImageError as error:
             return error
 
-    def _store(self, container: str) -> AzureStore:
+    def _account(self, uri: str) -> BlobAccount:
         if not self.account:
-            raise GlintError(f"az://{container} needs a storage account: set GLINT_BLOB_ACCOUNT to its name")
-        if container not in self._stores:
-            config: Any = {"account_name": self.account, **self.credentials()}
-            if self.endpoint:
-                config["endpoint"] = self.endpoint
-            plain = (self.endpoint or "").startswith("http://")
-            try:
-                self._stores[container] = AzureStore(container, config=config, client_options={"allow_http": plain})
-            except BaseError as error:
-                raise GlintError(f"az://{container}: GLINT_BLOB_* do not make an account: {_line(error)}") from None
-        return self._stores[container]
-
-    def _blobs(self, source: str) -> Iterator[Listed]:
-        container, prefix = _container_and_key(source)
-        store = self._store(container)
-
-        def listed() -> Iterator[Listed]:
-            for chunk in obstore.list(store, prefix or None, chunk_size=1000):
-                for blob in chunk:
-                    path = blob["path"][len(prefix) :].lstrip("/")
-                    uri = f"az://{container}/{blob['path']}"
-                    etag = (blob["e_tag"] or "").strip('"') or None
-                    yield Listed(uri, etag, blob["size"], path, reason_to_ignore(path))
-
-        return self._explained(source, container, listed())
-
-    def _explained(self, source: str, container: str, blobs: Iterator[Listed]) -> Iterator[Listed]:
-        try:
-            yield from blobs
-        except (BaseError, FileNotFoundError) as error:
-            reason = _line(error)
-            if "404 Not Found" in reason:
-                reason = f"account {self.account} has no container {container}"
-            elif "403 Forbidden" in reason:
-                reason = f"account {self.account} refuses it; check GLINT_BLOB_KEY or GLINT_BLOB_SAS"
-            raise GlintError(f"SOURCE {source} cannot be listed: {reason}") from None
+            raise GlintError(f"{uri} needs a storage account: set GLINT_BLOB_ACCOUNT to its name")
+        return BlobAccount(self.account, self.endpoint, self.credentials)
 
     def _read_blob(self, uri: str, etag: str | None) -> bytes:
-        container, key = _container_and_key(uri)
-        store = self._store(container)
-        try:
-            # Azure's listing gives an etag bare; a condition of HTTP has it in quotes.
-            found = obstore.get(store, key, options={"if_match": f'"{etag}"'} if etag else None)
-            check_size(uri, found.meta["size"], self.max_bytes)
-            return bytes(found.bytes())
-        except FileNotFoundError:
-            raise ImageError("missing", "not_found", f"{uri} does not exist") from None
-        except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise ImageError("denied", "permission", f"{uri} may not be read: {_line(error)}") from None
-        except PreconditionError:
-            raise changed(uri) from None
-        except BaseError as error:
-            raise ImageError("failed", "read_error", f"{uri} cannot be read: {_line(error)}") from None
+        from glint.adapters.blobs import open_reader, read_blob
+
+        container, key = container_and_key(uri)
+        if (store := self._stores.get(container)) is None:
+            store = self._stores.setdefault(container, open_reader(self._account(uri), container))
+        return read_blob(store, uri, key, etag, self.max_bytes)
+
+    def _blobs(self, source: str) -> Iterator[Listed]:
+        from glint.adapters.blobs import UNREADABLE, list_blobs
+
+        container, prefix = _container_and_prefix(source)
+        if prefix and not addressable(prefix):
+            raise GlintError(f"SOURCE {source}: a prefix has no empty part and no control character")
+        blobs = list_blobs(self._account(source), container, prefix, source)
+
+        def listed() -> Iterator[Listed]:
+            start = len(prefix) + 1 if prefix else 0
+            for name, etag, size in blobs:
+                path = name[start:]
+                ignored = reason_to_ignore(path) or (None if addressable(name) else UNREADABLE)
+                yield Listed(f"az://{container}/{name}", etag, size, path, ignored)
+
+        return listed()
 
 
 def address(path: str, source: str) -> str:
@@ -161,21 +118,13 @@ def address(path: str, source: str) -> str:
     if source.startswith("az://"):
         if path.startswith("az://"):
             return path
-        container, prefix = _container_and_key(source)
+        container, prefix = _container_and_prefix(source)
         return f"az://{container}/{posixpath.normpath(posixpath.join(prefix, path))}"
     if path.startswith("file://"):
         return file_uri(local_path(path))
     return path if "://" in path else file_uri(f"{Path(local_path(source), path)}")
 
 
-def _container_and_key(uri: str) -> tuple[str, str]:
-    """Keys stand in an address as they are, unescaped."""
-    container, _, key = uri.removeprefix("az://").partition("/")
-    if not container:
-        raise GlintError(f"{uri} names no container; addresses are az://CONTAINER/KEY")
+def _container_and_prefix(source: str) -> tuple[str, str]:
+    container, key = container_and_key(source)
     return container, key.rstrip("/")
-
-
-def _line(error: Exception) -> str:
-    """The first line of obstore's message, without the server's XML and the debugging text. obstore redacts a SAS."""
-    return str(error).strip().partition("\n")[0].partition(": <?xml")[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 from glint.core.errors import GlintError
 
 APPLICATION_ID = 0x676C6E74  # "glnt": the header field by which a SQLite file says whose it is
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_S = 60.0
 
 # Outcomes come in the order of their ids, which are hashes. The filter index repeats that order and carries every
@@ -31,10 +31,12 @@ CREATE TABLE chunks (
     PRIMARY KEY (job_id, chunk)
 );
 CREATE TABLE jobs (
-    id TEXT NOT NULL PRIMARY KEY, created_at TEXT NOT NULL,
+    id TEXT NOT NULL PRIMARY KEY, sort_key TEXT NOT NULL,
     document TEXT NOT NULL, etag TEXT NOT NULL
 );
-CREATE INDEX jobs_created ON jobs (created_at, id);
+CREATE INDEX jobs_sort ON jobs (sort_key);
+CREATE TABLE label_events (sort_key TEXT NOT NULL PRIMARY KEY, uri TEXT NOT NULL, document TEXT NOT NULL);
+CREATE INDEX label_events_uri ON label_events (uri, sort_key);
 CREATE TABLE layout (num_partitions INTEGER NOT NULL);
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
@@ -132,10 +134,11 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 def _check(connection: sqlite3.Connection, path: Path, num_partitions: int) -> None:
     version = _number(connection, "PRAGMA user_version")
-    if version > SCHEMA_VERSION:
+    if version != SCHEMA_VERSION:
+        age = "a newer" if version > SCHEMA_VERSION else "an older"
         raise GlintError(
-            f"GLINT_STORE sqlite:///{path} has schema version {version}, made by a newer glint; this one knows "
-            f"versions up to {SCHEMA_VERSION}: upgrade glint or name another file"
+            f"GLINT_STORE sqlite:///{path} has schema version {version}, made by {age} glint; this one knows version "
+            f"{SCHEMA_VERSION}: name another file"
         )
     partitions = _number(connection, "SELECT num_partitions FROM layout")
     if partitions != num_partitions:

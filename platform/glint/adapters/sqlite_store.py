@@ -6,15 +6,16 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from glint.adapters.sqlite_file import connect, named_failures, transaction
+from glint.core.errors import ConflictError
 from glint.core.job import Chunk, Job
+from glint.core.label_event import LabelEvent, sort_key
 from glint.core.outcome import Outcome
-from glint.core.stores import EVERY, OutcomeFilter, Page, check_chunk, check_limit, partition_key
+from glint.core.stores import EVERY, LabelPage, OutcomeFilter, Page, check_chunk, check_limit, partition_key
 
 T = TypeVar("T")
 
@@ -27,7 +28,8 @@ INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, {_NEW_ETAG}) ON CONFLICT (pk, 
     confidence = excluded.confidence, document = excluded.document, etag = excluded.etag
 """
 _PUT_CHUNK = f"INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, {_NEW_ETAG})"
-_PUT_JOB = f"INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, {_NEW_ETAG})"
+_PUT_JOB = f"INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, {_NEW_ETAG}) RETURNING etag"
+_PUT_LABEL_EVENT = "INSERT OR REPLACE INTO label_events VALUES (?, ?, ?)"
 
 
 class SqliteStore:
@@ -47,12 +49,17 @@ class SqliteStore:
     def __reduce__(self) -> tuple[type[SqliteStore], tuple[Path, int]]:
         return SqliteStore, (self.path, self.num_partitions)
 
-    async def put_job(self, job: Job) -> None:
-        """Insert or replace a job by its id."""
-        await self._run(partial(_put_job, job=job))
+    async def put_job(self, job: Job, etag: str | None = None) -> str:
+        """Insert or replace a job by its id, with an etag only the one that has it; returns its new etag."""
+        return await self._run(partial(_put_job, job=job, etag=etag))
 
     async def get_job(self, job_id: str) -> Job | None:
         """The job, or None when there is none of that id."""
+        found = await self.get_job_and_etag(job_id)
+        return found[0] if found else None
+
+    async def get_job_and_etag(self, job_id: str) -> tuple[Job, str] | None:
+        """The job with the etag by which to replace it, or None when there is none of that id."""
         return await self._run(partial(_get_job, job_id=job_id))
 
     async def jobs(self, limit: int = 100) -> list[Job]:
@@ -82,6 +89,15 @@ class SqliteStore:
         keys = [partition_key(job_id, number, self.num_partitions) for number in range(self.num_partitions)]
         return await self._run(partial(_page, keys=keys, where=where, cursor=cursor or "", limit=limit))
 
+    async def put_label_events(self, events: Sequence[LabelEvent]) -> None:
+        """Add events; one that is there already, by its id, stays one."""
+        await self._run(partial(_put_label_events, events=events))
+
+    async def label_events(self, uri: str | None = None, cursor: str | None = None, limit: int = 100) -> LabelPage:
+        """A page of all events, or of one image's, oldest first; limit is 1 to MAX_PAGE."""
+        check_limit(limit)
+        return await self._run(partial(_label_page, uri=uri, cursor=cursor or "", limit=limit))
+
     async def close(self) -> None:
         """Release the connection; the store opens again when it is next used."""
         await asyncio.to_thread(self._close)
@@ -102,18 +118,23 @@ class SqliteStore:
                 connection.close()
 
 
-def _put_job(connection: sqlite3.Connection, job: Job) -> None:
-    created = job.created_at.astimezone(UTC).isoformat(timespec="microseconds")
-    connection.execute(_PUT_JOB, (job.id, created, job.model_dump_json()))
+def _put_job(connection: sqlite3.Connection, job: Job, etag: str | None) -> str:
+    with transaction(connection):
+        if etag is not None:
+            row = connection.execute("SELECT etag FROM jobs WHERE id = ?", (job.id,)).fetchone()
+            if row is None or row[0] != etag:
+                raise ConflictError(f"job {job.id} was changed meanwhile")
+        values = (job.id, sort_key(job.created_at, job.id), job.model_dump_json())
+        return str(connection.execute(_PUT_JOB, values).fetchone()[0])
 
 
-def _get_job(connection: sqlite3.Connection, job_id: str) -> Job | None:
-    row = connection.execute("SELECT document FROM jobs WHERE id = ?", (job_id,)).fetchone()
-    return Job.model_validate_json(row[0]) if row else None
+def _get_job(connection: sqlite3.Connection, job_id: str) -> tuple[Job, str] | None:
+    row = connection.execute("SELECT document, etag FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    return (Job.model_validate_json(row[0]), row[1]) if row else None
 
 
 def _newest_jobs(connection: sqlite3.Connection, limit: int) -> list[Job]:
-    rows = connection.execute("SELECT document FROM jobs ORDER BY created_at DESC, id DESC LIMIT ?", (limit,))
+    rows = connection.execute("SELECT document FROM jobs ORDER BY sort_key DESC LIMIT ?", (limit,))
     return [Job.model_validate_json(document) for (document,) in rows]
 
 
@@ -151,6 +172,24 @@ def _page(connection: sqlite3.Connection, keys: list[str], where: OutcomeFilter,
     found = rows[:limit]
     return Page(
         outcomes=tuple(Outcome.model_validate_json(document) for _, document in found),
+        cursor=found[-1][0] if len(rows) > limit else None,
+    )
+
+
+def _put_label_events(connection: sqlite3.Connection, events: Sequence[LabelEvent]) -> None:
+    with transaction(connection):
+        connection.executemany(
+            _PUT_LABEL_EVENT, [(event.sort_key, event.uri, event.model_dump_json()) for event in events]
+        )
+
+
+def _label_page(connection: sqlite3.Connection, uri: str | None, cursor: str, limit: int) -> LabelPage:
+    condition, values = ("uri = ? AND ", [uri]) if uri is not None else ("", [])
+    query = f"SELECT sort_key, document FROM label_events WHERE {condition}sort_key > ? ORDER BY sort_key LIMIT ?"
+    rows = connection.execute(query, [*values, cursor, limit + 1]).fetchall()
+    found = rows[:limit]
+    return LabelPage(
+        events=tuple(LabelEvent.model_validate_json(document) for _, document in found),
         cursor=found[-1][0] if len(rows) > limit else None,
     )
 

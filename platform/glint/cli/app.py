@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from glint.cli import batch
+from glint.cli import batch, emulators, store
 from glint.cli.demo import demo
 from glint.cli.doctor import doctor
 from glint.cli.evaluate import evaluate
@@ -17,6 +17,7 @@ from glint.cli.promote import promote
 from glint.cli.serve import serve
 from glint.cli.snapshot import snapshot
 from glint.cli.train import train
+from glint.cli.upload import upload
 from glint.core.errors import GlintError
 
 INTERRUPTED = 130
@@ -39,9 +40,11 @@ def prepare() -> None:
     quieten(read_settings())
 
 
-for verb in (snapshot, train, evaluate, promote, serve, demo, doctor):
+for verb in (upload, snapshot, train, evaluate, promote, serve, demo, doctor):
     app.command()(verb)
 app.add_typer(batch.app, name="batch")
+app.add_typer(store.app, name="store")
+app.add_typer(emulators.app, name="emulators")
 
 
 def main() -> None:

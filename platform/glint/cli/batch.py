@@ -44,6 +44,7 @@ def run(
     from glint.cli.starting import start
     from glint.cli.tables import fields
     from glint.pipelines.batch import BatchRun, freeze_input, run_batch
+    from glint.pipelines.scoring import num_nodes
     from glint.settings import Settings
     from glint.wiring import check_store, open_images, open_model, open_predictor, open_store
 
@@ -61,7 +62,7 @@ def run(
             input=input,
             manifest=manifest,
             images=images,
-            store=open_store(settings),
+            store=open_store(settings, num_nodes()),
             home=settings.home_path,
             top_k=top_k,
             job=job,

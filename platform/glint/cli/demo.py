@@ -13,6 +13,7 @@ from glint.cli.options import AsJson
 def demo(
     folder: Annotated[Path, typer.Option(help="for images, manifest and report")] = Path("glint-demo"),
     images: Annotated[int, typer.Option(min=700, help="boards to generate")] = 3000,
+    upload: Annotated[str | None, typer.Option(help="az://CONTAINER/PREFIX to read the images from")] = None,
     seed: Annotated[int, typer.Option(min=0, help="of the boards and of the training")] = 0,
     json: AsJson = False,
 ) -> None:
@@ -26,11 +27,13 @@ def demo(
         glint demo
 
         glint demo --images 1500 --folder /tmp/boards
+
+        glint emulators run -- glint demo --upload az://demo/boards
     """
     from glint.cli.console import emit, progress
     from glint.cli.demonstration import demonstrate, shown
     from glint.settings import Settings
 
     with progress() as told:
-        result = demonstrate(folder, images, seed, Settings(), told)
+        result = demonstrate(folder, images, upload, seed, Settings(), told)
     emit(result, json, *shown(result))

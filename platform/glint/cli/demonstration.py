@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import urllib.request
@@ -14,6 +15,8 @@ from typing import TypeVar
 from pydantic import BaseModel
 from rich.console import RenderableType
 
+from glint.adapters.blob_admin import Uploaded, upload
+from glint.adapters.cosmos_setup import MAX_RU, create_schema
 from glint.cli.starting import start
 from glint.cli.tables import rows
 from glint.core.manifest import Manifest
@@ -27,7 +30,16 @@ from glint.pipelines.snapshot import Summary, snapshot
 from glint.pipelines.train import Trained, TrainingRun, train
 from glint.serving.online import start_online, stop_online
 from glint.settings import Settings
-from glint.wiring import open_images, open_limits, open_model, open_predictor, open_registry, open_store
+from glint.wiring import (
+    cosmos_address,
+    open_blob_account,
+    open_images,
+    open_limits,
+    open_model,
+    open_predictor,
+    open_registry,
+    open_store,
+)
 
 T = TypeVar("T")
 IMAGE_SIZE = 96
@@ -66,15 +78,24 @@ class Demo(BaseModel):
     next: list[str]
 
 
-def demonstrate(folder: Path, num_images: int, seed: int, settings: Settings, progress: Progress) -> Demo:
-    """Run every stage, in order."""
+def demonstrate(
+    folder: Path, num_images: int, upload_to: str | None, seed: int, settings: Settings, progress: Progress
+) -> Demo:
+    """Run every stage, in order; with `upload_to`, an az:// prefix, on images that lie there."""
     folder = folder.absolute()
     stages = _Stages(progress)
     pictures, manifest_path = folder / "images", folder / "manifest.parquet"
     stages.run(
         "boards", lambda: _generate(pictures, num_images, seed, progress), lambda n: f"{n:,} images in {pictures}"
     )
-    stages.run("snapshot", lambda: _snapshot(pictures, manifest_path, settings, progress), _snapshot_text)
+    if settings.store_uri.startswith("cosmos://"):
+        stages.run("store", lambda: _make_store(settings), lambda uri: f"{uri} is ready")
+    source = upload_to or str(pictures)
+    if upload_to:
+        account = open_blob_account(settings)
+        stages.run("upload", lambda: upload(account, str(pictures), source, progress), _upload_text)
+    labels = pictures / "labels.csv"
+    stages.run("snapshot", lambda: _snapshot(source, labels, manifest_path, settings, progress), _snapshot_text)
     stages.run("Ray", lambda: start(settings, progress), lambda _: "started on this machine")
     manifest = Manifest.open(manifest_path)
     recipe = folder / "recipe.yaml"
@@ -142,9 +163,14 @@ def _generate(folder: Path, num_images: int, seed: int, progress: Progress) -> i
     return write_boards(folder, num_images, seed, IMAGE_SIZE, progress.update)
 
 
-def _snapshot(folder: Path, out: Path, settings: Settings, progress: Progress) -> Summary:
-    labels = str(folder / "labels.csv")
-    return snapshot(open_images(settings), str(folder), out, labels, "lot", VAL_LOTS, TEST_LOTS, progress)
+def _make_store(settings: Settings) -> str:
+    address = cosmos_address(settings)
+    asyncio.run(create_schema(address, MAX_RU))
+    return address.uri
+
+
+def _snapshot(source: str, labels: Path, out: Path, settings: Settings, progress: Progress) -> Summary:
+    return snapshot(open_images(settings), source, out, str(labels), "lot", VAL_LOTS, TEST_LOTS, progress)
 
 
 def _evaluate(model: str, manifest: Manifest, report: Path, settings: Settings, progress: Progress) -> Evaluation:
@@ -189,6 +215,10 @@ def _ask(url: str, image: bytes) -> tuple[str, float]:
     with urllib.request.urlopen(request, timeout=60) as response:
         answer = json.load(response)
     return answer["label"], (time.perf_counter() - started) * 1000
+
+
+def _upload_text(done: Uploaded) -> str:
+    return f"{done.uploaded:,} files uploaded, {done.skipped:,} were there already"
 
 
 def _snapshot_text(summary: Summary) -> str:

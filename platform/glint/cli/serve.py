@@ -64,13 +64,13 @@ def serve(
         shown = f"{found.uri} answers at {url}/v1/classify; Ctrl-C stops it"
         emit(Serving(url=url, model=found.ref), json, shown, f"try: curl --data-binary @IMAGE {url}/v1/classify")
         sys.stdout.flush()
-        _wait_for_signal()
+        wait_for_signal()
         stderr.print("stopping once the requests in flight are answered")
     finally:
         stop_online()
 
 
-def _wait_for_signal() -> None:
+def wait_for_signal() -> None:
     """Return at the first SIGINT or SIGTERM. A second one then does what it always does."""
     stopped = threading.Event()
     signals = (signal.SIGINT, signal.SIGTERM)

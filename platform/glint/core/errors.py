@@ -8,6 +8,10 @@ class GlintError(ValueError):
     """
 
 
+class ConflictError(GlintError):
+    """Somebody else has changed what was about to be replaced: read it again, then decide."""
+
+
 class ImageError(GlintError):
     """One image cannot be read or decoded: it becomes that image's outcome and disturbs no other.
 

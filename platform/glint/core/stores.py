@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from glint.core.errors import GlintError
 from glint.core.job import CHUNK_ROWS, Chunk, Job
+from glint.core.label_event import LabelEvent
 from glint.core.outcome import DECISIONS, STATUSES, Outcome
 
 T = TypeVar("T")
@@ -55,14 +56,28 @@ class Page:
     cursor: str | None
 
 
+@dataclass(frozen=True)
+class LabelPage:
+    """Some label events, oldest first, and the cursor from which the next page starts (None = no more)."""
+
+    events: tuple[LabelEvent, ...]
+    cursor: str | None
+
+
 class JobStore(Protocol):
     """The books of batch jobs."""
 
-    async def put_job(self, job: Job) -> None:
-        """Insert or replace a job by its id."""
+    async def put_job(self, job: Job, etag: str | None = None) -> str:
+        """Insert or replace a job by its id; returns its new etag.
+
+        With an etag, the job is replaced only if it is still the one that has this etag, or else ConflictError raised.
+        """
 
     async def get_job(self, job_id: str) -> Job | None:
         """The job, or None when there is none of that id."""
+
+    async def get_job_and_etag(self, job_id: str) -> tuple[Job, str] | None:
+        """The job with the etag by which to replace it, or None when there is none of that id."""
 
     async def jobs(self, limit: int = 100) -> list[Job]:
         """The newest jobs first; limit is 1 to MAX_PAGE."""
@@ -89,7 +104,17 @@ class OutcomeStore(Protocol):
         """
 
 
-class ResultStore(JobStore, OutcomeStore, Protocol):
+class LabelStore(Protocol):
+    """Label events, which are added and never changed."""
+
+    async def put_label_events(self, events: Sequence[LabelEvent]) -> None:
+        """Add events; one that is there already, by its id, stays one."""
+
+    async def label_events(self, uri: str | None = None, cursor: str | None = None, limit: int = 100) -> LabelPage:
+        """A page of all events, or of one image's, oldest first; limit is 1 to MAX_PAGE."""
+
+
+class ResultStore(JobStore, OutcomeStore, LabelStore, Protocol):
     """All of a store, and its end."""
 
     async def close(self) -> None:

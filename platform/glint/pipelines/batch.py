@@ -127,7 +127,10 @@ def _run_job(run: BatchRun, job: Job, bridge: Bridge, progress: Progress) -> tup
         _end_job(run, job, bridge, "interrupted")
         raise
     except BaseException as error:
-        _end_job(run, job, bridge, "failed", f"{type(error).__name__}: {error}"[:1000])
+        try:
+            _end_job(run, job, bridge, "failed", f"{type(error).__name__}: {error}"[:1000])
+        except GlintError as unwritten:
+            progress.say(f"job {run.id} could not be marked as failed: {unwritten}")
         raise
 
 
@@ -187,6 +190,8 @@ def _score(run: BatchRun, missing: list[int], totals: Totals, progress: Progress
     before, started = totals.num_images, time.monotonic()
     progress.update(before)
     for row in stream.iter_rows():
+        if row["error"]:
+            raise GlintError(row["error"])
         totals.add(Chunk.model_validate_json(row["document"]))
         rate = (totals.num_images - before) / (time.monotonic() - started)
         progress.update(totals.num_images, f"{rate:.0f} images/s  {_brief(totals)}")
@@ -230,9 +235,19 @@ class ScoreChunk:
             raise RuntimeError(f"{run.model_uri} has become another bundle since the job began")
 
     def __call__(self, batch: Batch) -> Batch:
-        """Score the chunks numbered in the column chunk."""
-        documents = [self._score(int(chunk)).model_dump_json() for chunk in batch["chunk"]]
-        return {"document": np.array(documents, object)}
+        """Score the chunks numbered in the column chunk; gives each its document, or the line that says why not.
+
+        A store that is gone is no failure of a task, which Ray would try again and tell in its own words.
+        """
+        documents, errors = [], []
+        for chunk in batch["chunk"]:
+            try:
+                document, error = self._score(int(chunk)).model_dump_json(), ""
+            except GlintError as mistake:
+                document, error = "", str(mistake)
+            documents.append(document)
+            errors.append(error)
+        return {"document": np.array(documents, object), "error": np.array(errors, object)}
 
     def _score(self, chunk: int) -> Chunk:
         started = time.perf_counter()

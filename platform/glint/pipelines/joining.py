@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-MEMORY_LIMIT = "512MB"
+MEMORY_LIMIT = "256MB"
 BATCH_ROWS = 9900
 SETTINGS: dict[str, Any] = {
     "memory_limit": MEMORY_LIMIT,

@@ -1,0 +1,264 @@
+"""Blobs by obstore: listed in a stream that survives faults, read only as the etag that was listed."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from itertools import chain
+from typing import Any, NamedTuple
+
+import obstore
+from obstore.exceptions import (
+    BaseError,
+    GenericError,
+    InvalidPathError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import AzureStore
+
+from glint.adapters.blob_account import BlobAccount, Refusal, addressable
+from glint.adapters.files import changed, check_size
+from glint.core.errors import GlintError, ImageError
+
+LIST_CHUNK = 1000
+FIRST_PATIENCE_S = 4.0
+"""For so long a listing is tried again before its first name is seen: an account that is not there is said soon."""
+PATIENCE_S = 60.0
+"""And for so long behind the last name."""
+MAX_WAIT_S = 5.0
+READ_ATTEMPTS = 4
+"""For bodies that break off; obstore has asked for the rest of each by then."""
+UNREADABLE = "name with empty parts or control characters"
+
+BACKOFF: Any = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2}
+READ_RETRIES: Any = {"max_retries": 12, "retry_timeout": timedelta(seconds=30), "backoff": BACKOFF}
+LIST_RETRIES: Any = {"max_retries": 6, "retry_timeout": timedelta(seconds=4), "backoff": BACKOFF}
+READ_TIMEOUTS = {"connect_timeout": "5s", "timeout": "60s"}
+LIST_TIMEOUTS = {"connect_timeout": "3s", "timeout": "30s"}
+
+
+class Blob(NamedTuple):
+    """A blob as a listing gives it."""
+
+    name: str
+    etag: str | None
+    size: int
+
+
+Lister = Callable[[str | None], Iterator[Blob]]
+"""Lists what comes after a name; a server may ignore that and begin at the first one."""
+
+
+def open_reader(account: BlobAccount, container: str) -> AzureStore:
+    """A container to read from: patient, for a long job should outlive a short outage."""
+    return _open(account, container, READ_RETRIES, READ_TIMEOUTS)
+
+
+def read_blob(store: AzureStore, uri: str, key: str, etag: str | None, max_bytes: int | None) -> bytes:
+    """All bytes of a blob; with an etag, only if it still has it. Raises ImageError."""
+    if not addressable(key):
+        raise ImageError("failed", "unreadable_name", f"{uri} cannot be read: {UNREADABLE}")
+    for attempt in range(READ_ATTEMPTS):
+        if attempt:
+            time.sleep(_wait_s(attempt))
+        try:
+            return _whole(store, uri, key, etag, max_bytes)
+        except FileNotFoundError:
+            raise _missing(uri) from None
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            raise ImageError("denied", "permission", f"{uri} may not be read: {_line(error)}") from None
+        except PreconditionError:
+            raise _gone_or_changed(store, uri, key) from None
+        except BaseError as error:
+            raise ImageError("failed", "read_error", f"{uri} cannot be read: {_line(error)}") from None
+        except _BrokenOff:
+            continue
+    raise ImageError("failed", "broken_off", f"{uri} cannot be read: {READ_ATTEMPTS} times its bytes broke off")
+
+
+def _gone_or_changed(store: AzureStore, uri: str, key: str) -> ImageError:
+    """A server may say of a blob that is gone, too, that its etag is not the one asked for."""
+    try:
+        obstore.head(store, key)
+    except FileNotFoundError:
+        return _missing(uri)
+    except BaseError:
+        pass  # whatever it is now, it is not what was listed
+    return changed(uri)
+
+
+def _missing(uri: str) -> ImageError:
+    return ImageError("missing", "not_found", f"{uri} does not exist")
+
+
+class _BrokenOff(Exception):  # noqa: N818 - it may be asked for again
+    pass
+
+
+def _whole(store: AzureStore, uri: str, key: str, etag: str | None, max_bytes: int | None) -> bytes:
+    # Azure's listing gives an etag bare; a condition of HTTP has it in quotes.
+    found = obstore.get(store, key, options={"if_match": f'"{etag}"'} if etag else None)
+    size = found.meta["size"]
+    check_size(uri, size, max_bytes)
+    try:
+        data = bytes(found.bytes())
+    except GenericError:
+        raise _BrokenOff from None
+    if len(data) != size:
+        raise _BrokenOff
+    return data
+
+
+def list_blobs(account: BlobAccount, container: str, prefix: str, source: str) -> Iterator[Blob]:
+    """Every blob below a prefix, a page in memory at a time.
+
+    After a transient fault it goes on behind the last name. Where obstore cannot say a name, the Azure SDK, which is
+    slower, lists from there on. Raises GlintError that names `source` and the setting to change.
+    """
+    lister: Lister = _ObstoreLister(account, container, prefix)
+    first: Blob | None = None
+    last: Blob | None = None
+    failures, since = 0, 0.0
+    while True:
+        try:
+            for blob in _behind(lister(last and last.name), first, last, source):
+                first, last, failures = first or blob, blob, 0
+                yield blob
+            return
+        except InvalidPathError:
+            lister = _SdkLister(account, container, prefix)
+        except _Interrupted as interrupted:
+            refusal = interrupted.refusal
+            since = since if failures else time.monotonic()
+            failures += 1
+            patient = time.monotonic() - since < (PATIENCE_S if last else FIRST_PATIENCE_S)
+            if not (refusal.transient and patient and (last or refusal.reached)):
+                reason = account.explain(refusal, container)
+                raise GlintError(f"SOURCE {source} cannot be listed: {reason}") from None
+            time.sleep(_wait_s(failures))
+
+
+class _Interrupted(Exception):  # noqa: N818 - it may go on
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.detail)
+        self.refusal = refusal
+
+
+class _ObstoreLister:
+    def __init__(self, account: BlobAccount, container: str, prefix: str) -> None:
+        self._store = _open(account, container, LIST_RETRIES, LIST_TIMEOUTS)
+        self._prefix = prefix or None
+
+    def __call__(self, last: str | None) -> Iterator[Blob]:
+        try:
+            for chunk in obstore.list(self._store, self._prefix, offset=last, chunk_size=LIST_CHUNK):
+                for blob in chunk:
+                    yield Blob(blob["path"], (blob["e_tag"] or "").strip('"') or None, blob["size"])
+        except InvalidPathError:
+            raise
+        except (BaseError, FileNotFoundError) as error:
+            raise _Interrupted(_refusal(error)) from None
+
+
+class _SdkLister:
+    def __init__(self, account: BlobAccount, container: str, prefix: str) -> None:
+        from glint.adapters.blob_admin import open_service
+
+        self._container = open_service(account).get_container_client(container)
+        self._prefix = f"{prefix}/" if prefix else None
+
+    def __call__(self, last: str | None) -> Iterator[Blob]:
+        from azure.core.exceptions import AzureError
+
+        from glint.adapters.blob_admin import refusal_of
+
+        try:
+            for blob in self._container.list_blobs(name_starts_with=self._prefix, results_per_page=5 * LIST_CHUNK):
+                yield Blob(blob.name, blob.etag.strip('"'), blob.size)
+        except AzureError as error:
+            raise _Interrupted(refusal_of(error)) from None
+
+
+def _behind(blobs: Iterator[Blob], first: Blob | None, last: Blob | None, source: str) -> Iterator[Blob]:
+    """The blobs behind `last`, whether the server began there, as asked, or once more at `first`.
+
+    By place, not by comparing names: accounts with a hierarchical namespace have an order of their own.
+    """
+    if first is None or last is None:
+        yield from blobs
+        return
+    head = next(blobs, None)
+    skipping = head is not None and (head.name == first.name or _precedes(head.name, last.name))
+    for blob in chain([head] if head else [], blobs):
+        if blob.name == last.name:
+            skipping = False
+        elif not skipping:
+            yield blob
+    if skipping:
+        raise GlintError(f"SOURCE {source} changed while it was listed: {last.name} is gone; take the snapshot again")
+
+
+def _precedes(name: str, other: str) -> bool:
+    """Whether it comes earlier in either order: of a flat namespace, and of a hierarchical one, where / is lowest."""
+    return name < other and name.replace("/", "\0") < other.replace("/", "\0")
+
+
+def _open(account: BlobAccount, container: str, retries: Any, timeouts: dict[str, str]) -> AzureStore:
+    config: Any = {
+        "account_name": account.name,
+        "endpoint": account.url,
+        # glint's own settings alone count, not AZURE_* variables that are meant for something else.
+        "use_emulator": False,
+        "skip_signature": False,
+    }
+    options: Any = {"allow_http": account.url.startswith("http://"), **timeouts}
+    signed = account.sign_in()
+    provider = None
+    if signed.how == "identity":
+        from obstore.auth.azure import AzureCredentialProvider
+
+        provider = AzureCredentialProvider(account.identity())
+    elif signed.how == "key":
+        config |= {"account_key": signed.secret, "credential_type": "access_key"}
+    else:
+        config |= {"sas_key": signed.secret, "credential_type": "sas_token"}
+    try:
+        return AzureStore(
+            container, config=config, client_options=options, retry_config=retries, credential_provider=provider
+        )
+    except BaseError as error:
+        raise GlintError(f"az://{container}: GLINT_BLOB_* do not make an account: {_line(error)}") from None
+
+
+def _refusal(error: Exception) -> Refusal:
+    """What obstore's message tells: it has no fields for the server's answer."""
+    text = str(error)
+    if status := re.search(r"status code: (\d{3})", text):
+        code = re.search(r"<Code>(\w+)</Code>", text)
+        return Refusal(int(status[1]), code[1] if code else "")
+    if "InvalidListResponse" in text or "Received redirect" in text:
+        return Refusal(200)
+    if "External Azure credential provider" in text:
+        return Refusal(401)
+    if "kind: Timeout" in text:
+        return Refusal(detail="timed out", reached=False)
+    if "kind: Connect,\n" not in text:
+        return Refusal(detail="the answer broke off")
+    if "dns error" in text:
+        return Refusal(detail="no such host", reached=False)
+    return Refusal(detail="connection refused" if "ConnectionRefused" in text else "no connection", reached=False)
+
+
+def _wait_s(failures: int) -> float:
+    """Doubling from 0.2 s, with jitter, so that many readers do not come back at once."""
+    return random.uniform(0.5, 1.0) * min(0.1 * 2.0**failures, MAX_WAIT_S)
+
+
+def _line(error: Exception) -> str:
+    """The first line of obstore's message, without the server's XML and the debugging text. obstore redacts a SAS."""
+    return str(error).strip().partition("\n")[0].partition(": <?xml")[0]

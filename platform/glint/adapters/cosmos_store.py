@@ -1,0 +1,333 @@
+"""The result store in Azure Cosmos DB: a chunk is a transactional batch, written again until it stands."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import heapq
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from azure.core import MatchConditions
+from azure.core.exceptions import AzureError
+from azure.cosmos.aio import ContainerProxy
+from azure.cosmos.exceptions import (
+    CosmosBatchOperationError,
+    CosmosHttpResponseError,
+    CosmosResourceNotFoundError,
+)
+
+from glint.adapters.cosmos_client import (
+    MAX_CONNECTIONS,
+    NOT_FOUND,
+    OPEN_TIMEOUT_S,
+    TOO_LARGE,
+    TOO_MANY,
+    CosmosAddress,
+    UnreachableError,
+    connect,
+    explained,
+)
+from glint.adapters.cosmos_schema import (
+    BOOKS,
+    JOBS_PK,
+    OUTCOMES,
+    conditions_of,
+    fields_of,
+    job_key,
+    outcome_document,
+)
+from glint.adapters.dead_letters import keep
+from glint.adapters.limiter import RequestUnitLimiter
+from glint.core.errors import ConflictError, GlintError
+from glint.core.job import Chunk, Job
+from glint.core.label_event import LabelEvent, sort_key
+from glint.core.outcome import Outcome
+from glint.core.stores import EVERY, LabelPage, OutcomeFilter, Page, check_chunk, check_limit, partition_key
+
+T = TypeVar("T")
+
+ATTEMPT_TIMEOUT_S = 15.0
+BACKOFF_S = (0.1, 5.0)
+CHUNKS_AT_ONCE = 200
+PRECONDITION_FAILED = 412
+UNITS_PER_WRITE = 6.0
+"""Request units of writing one outcome of 1 KB, until the service has said how many they are."""
+
+
+@dataclass(frozen=True)
+class WriteLimits:
+    """How hard a writer tries, and how much it takes: `write_ru` RU/s at most, `deadline_s` for one chunk."""
+
+    write_ru: float | None = None
+    deadline_s: float = 120.0
+    ttl_s: int | None = None
+
+
+class CosmosStore:
+    """A result store in one database. Opens nothing before its first use; pickles without connection and secrets.
+
+    A chunk that cannot be written within the deadline is kept in a file below `dead_letters` and raises GlintError.
+    All methods raise GlintError naming the setting where the account refuses or does not answer.
+    """
+
+    def __init__(
+        self,
+        address: CosmosAddress,
+        dead_letters: Path,
+        limits: WriteLimits = WriteLimits(),
+        num_partitions: int = 4,
+    ) -> None:
+        self.address = address
+        self.dead_letters = dead_letters
+        self.limits = limits
+        self.num_partitions = num_partitions
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __reduce__(self) -> tuple[type[CosmosStore], tuple[CosmosAddress, Path, WriteLimits, int]]:
+        return CosmosStore, (self.address, self.dead_letters, self.limits, self.num_partitions)
+
+    async def put_job(self, job: Job, etag: str | None = None) -> str:
+        """Insert or replace a job by its id, with an etag only the one that has it; returns its new etag."""
+        document: dict[str, Any] = {
+            "id": job_key(job.id),
+            "pk": JOBS_PK,
+            "sort_key": sort_key(job.created_at, job.id),
+            "job": job.model_dump(mode="json"),
+        }
+
+        async def put(books: ContainerProxy) -> str:
+            if etag is None:
+                return str((await books.upsert_item(document, no_response=False))["_etag"])
+            condition: Any = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
+            try:
+                written = await books.replace_item(document["id"], document, no_response=False, **condition)
+            except CosmosHttpResponseError as error:
+                if error.status_code in (PRECONDITION_FAILED, NOT_FOUND):
+                    raise ConflictError(f"job {job.id} was changed meanwhile") from None
+                raise
+            return str(written["_etag"])
+
+        return await self._persist(lambda: self._on(BOOKS, put))
+
+    async def get_job(self, job_id: str) -> Job | None:
+        """The job, or None when there is none of that id."""
+        found = await self.get_job_and_etag(job_id)
+        return found[0] if found else None
+
+    async def get_job_and_etag(self, job_id: str) -> tuple[Job, str] | None:
+        """The job with the etag by which to replace it, or None when there is none of that id."""
+
+        async def get(books: ContainerProxy) -> tuple[Job, str] | None:
+            try:
+                document = await books.read_item(job_key(job_id), JOBS_PK)
+            except CosmosResourceNotFoundError:
+                return None
+            return Job.model_validate(document["job"]), str(document["_etag"])
+
+        return await self._on(BOOKS, get)
+
+    async def jobs(self, limit: int = 100) -> list[Job]:
+        """The newest jobs first; limit is 1 to MAX_PAGE."""
+        check_limit(limit)
+        query = f"SELECT TOP {limit} * FROM c WHERE c.pk = @pk ORDER BY c.sort_key DESC"
+        return [Job.model_validate(document["job"]) for document in await self._query(BOOKS, JOBS_PK, query)]
+
+    async def put_chunk(self, chunk: Chunk, outcomes: Sequence[Outcome]) -> None:
+        """Write a chunk's outcomes and its document in one transaction; again, it replaces them."""
+        check_chunk(chunk, outcomes)
+        pk = partition_key(chunk.job_id, chunk.chunk, self.num_partitions)
+        ttl = {"ttl": self.limits.ttl_s} if self.limits.ttl_s else {}
+        documents = [{"pk": pk, "kind": "outcome", **ttl, **outcome_document(row)} for row in outcomes]
+        # The chunk's document comes last: where the batch must be cut, nothing counts before all of it stands.
+        documents.append(
+            {"id": f"chunk-{chunk.chunk}", "pk": pk, "kind": "chunk", **ttl, **chunk.model_dump(mode="json")}
+        )
+        try:
+            await self._persist(partial(self._write_chunk, pk, documents))
+        except (GlintError, AzureError) as error:
+            file = keep(self.dead_letters, chunk, outcomes)
+            reason = str(error).partition("\n")[0]
+            raise GlintError(f"{reason}; chunk {chunk.chunk} of job {chunk.job_id} is kept in {file}") from None
+
+    async def chunks(self, job_id: str) -> AsyncIterator[Chunk]:
+        """Every chunk document of a job, in chunk order; those written meanwhile may be among them."""
+        streams = [self._chunks_of(pk) for pk in self._partitions(job_id)]
+        heads = [(await anext(stream, None), number) for number, stream in enumerate(streams)]
+        heap = [(head.chunk, number, head) for head, number in heads if head]
+        heapq.heapify(heap)
+        while heap:
+            _, number, chunk = heap[0]
+            yield chunk
+            following = await anext(streams[number], None)
+            if following is None:
+                heapq.heappop(heap)
+            else:
+                heapq.heapreplace(heap, (following.chunk, number, following))
+
+    async def page(
+        self, job_id: str, where: OutcomeFilter = EVERY, cursor: str | None = None, limit: int = 100
+    ) -> Page:
+        """A page of a job's outcomes in id order; the cursor is the last id, and limit is 1 to MAX_PAGE."""
+        check_limit(limit)
+        conditions, values = conditions_of(where)
+        query = (
+            f"SELECT TOP {limit + 1} * FROM c WHERE c.pk = @pk AND c.kind = 'outcome' AND c.id > @cursor{conditions} "
+            "ORDER BY c.id"
+        )
+        documents = await self._merged(
+            OUTCOMES, self._partitions(job_id), query, {"@cursor": cursor or "", **values}, "id"
+        )
+        found = documents[:limit]
+        return Page(
+            outcomes=tuple(Outcome.model_validate(fields_of(document, Outcome)) for document in found),
+            cursor=found[-1]["id"] if len(documents) > limit else None,
+        )
+
+    async def put_label_events(self, events: Sequence[LabelEvent]) -> None:
+        """Add events; one that is there already, by its id, stays one."""
+
+        def put(event: LabelEvent) -> Awaitable[None]:
+            document = {"pk": self._label_pk(event.uri), "sort_key": event.sort_key, **event.model_dump(mode="json")}
+
+            async def upsert(books: ContainerProxy) -> None:
+                await books.upsert_item(document)
+
+            return self._persist(lambda: self._on(BOOKS, upsert))
+
+        for first in range(0, len(events), MAX_CONNECTIONS):
+            await asyncio.gather(*(put(event) for event in events[first : first + MAX_CONNECTIONS]))
+
+    async def label_events(self, uri: str | None = None, cursor: str | None = None, limit: int = 100) -> LabelPage:
+        """A page of all events, or of one image's, oldest first; limit is 1 to MAX_PAGE."""
+        check_limit(limit)
+        keys = [f"labels|{number}" for number in range(self.num_partitions)] if uri is None else [self._label_pk(uri)]
+        condition, values = ("", {}) if uri is None else (" AND c.uri = @uri", {"@uri": uri})
+        query = (
+            f"SELECT TOP {limit + 1} * FROM c WHERE c.pk = @pk AND c.sort_key > @cursor{condition} ORDER BY c.sort_key"
+        )
+        documents = await self._merged(BOOKS, keys, query, {"@cursor": cursor or "", **values}, "sort_key")
+        found = documents[:limit]
+        return LabelPage(
+            events=tuple(LabelEvent.model_validate(fields_of(document, LabelEvent)) for document in found),
+            cursor=found[-1]["sort_key"] if len(documents) > limit else None,
+        )
+
+    async def close(self) -> None:
+        """Release the connection; the store opens again when it is next used."""
+        if self._loop is not None:
+            self._loop = None
+            await self._stack.aclose()
+
+    @property
+    def limiter(self) -> RequestUnitLimiter:
+        """The limiter of this connection's writes."""
+        return self._limiter
+
+    # Opening
+
+    async def _on(self, name: str, work: Callable[[ContainerProxy], Awaitable[T]]) -> T:
+        """What `work` does with a container, its failures explained."""
+        with explained(self.address):
+            container = await self._container(name)
+            async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
+                return await work(container)
+
+    async def _container(self, name: str) -> ContainerProxy:
+        if self._loop is not asyncio.get_running_loop():
+            self._loop = asyncio.get_running_loop()
+            self._stack = AsyncExitStack()
+            self._opening = asyncio.Lock()
+            self._containers: dict[str, ContainerProxy] = {}
+            self._limiter = RequestUnitLimiter(self.limits.write_ru or float("inf"))
+            self._units_per_document = UNITS_PER_WRITE
+        async with self._opening:
+            if not self._containers:
+                client = await self._stack.enter_async_context(connect(self.address, self._heed))
+                database = client.get_database_client(self.address.database)
+                containers = {each: database.get_container_client(each) for each in (OUTCOMES, BOOKS)}
+                async with asyncio.timeout(OPEN_TIMEOUT_S):
+                    await asyncio.gather(*(container.read() for container in containers.values()))
+                self._containers = containers
+        return self._containers[name]
+
+    def _heed(self, response: Any) -> None:
+        if response.http_response.status_code == TOO_MANY:
+            self._limiter.refused()
+
+    # Writing
+
+    async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Try until it succeeds, fails for good, or the deadline has passed."""
+        deadline, (pause, longest) = time.monotonic() + self.limits.deadline_s, BACKOFF_S
+        while True:
+            try:
+                return await attempt()
+            except UnreachableError:
+                if time.monotonic() + pause > deadline:
+                    raise
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, longest)
+
+    async def _write_chunk(self, pk: str, documents: list[dict[str, Any]]) -> None:
+        with explained(self.address):
+            await self._container(OUTCOMES)
+        await self._limiter.spend(len(documents) * self._units_per_document)
+        await self._on(OUTCOMES, lambda container: self._write(container, pk, documents))
+
+    async def _write(self, container: ContainerProxy, pk: str, documents: list[dict[str, Any]]) -> None:
+        """Upsert in one batch; where the service will not have it as one, in halves, the last document last."""
+        try:
+            answers = await container.execute_item_batch([("upsert", (document,)) for document in documents], pk)
+        except (CosmosHttpResponseError, CosmosBatchOperationError) as error:
+            if error.status_code == TOO_MANY:
+                self._limiter.refused()
+            if error.status_code not in (400, TOO_LARGE) or len(documents) == 1:
+                raise
+            half = len(documents) // 2
+            await self._write(container, pk, documents[:half])
+            await self._write(container, pk, documents[half:])
+            return
+        units = float(answers.get_response_headers().get("x-ms-request-charge", 0)) / len(documents)
+        self._units_per_document += 0.1 * (units - self._units_per_document)
+
+    # Reading
+
+    async def _query(
+        self, name: str, pk: str, query: str, values: dict[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        parameters = [{"name": key, "value": value} for key, value in {"@pk": pk, **(values or {})}.items()]
+
+        async def read(container: ContainerProxy) -> list[dict[str, Any]]:
+            return [row async for row in container.query_items(query, parameters=parameters, partition_key=pk)]
+
+        return await self._on(name, read)
+
+    async def _merged(self, name: str, keys: list[str], query: str, values: dict[str, Any], order: str) -> list[Any]:
+        """Each partition offers its first rows; all of them in the order of a field."""
+        found = await asyncio.gather(*(self._query(name, pk, query, values) for pk in keys))
+        return list(heapq.merge(*found, key=lambda document: document[order]))
+
+    async def _chunks_of(self, pk: str) -> AsyncIterator[Chunk]:
+        query = (
+            f"SELECT TOP {CHUNKS_AT_ONCE} * FROM c WHERE c.pk = @pk AND c.kind = 'chunk' AND c.chunk > @last "
+            "ORDER BY c.chunk"
+        )
+        last = -1
+        while documents := await self._query(OUTCOMES, pk, query, {"@last": last}):
+            for document in documents:
+                yield Chunk.model_validate(fields_of(document, Chunk))
+            last = documents[-1]["chunk"]
+
+    def _partitions(self, job_id: str) -> list[str]:
+        return [partition_key(job_id, number, self.num_partitions) for number in range(self.num_partitions)]
+
+    def _label_pk(self, uri: str) -> str:
+        number = int.from_bytes(hashlib.sha256(uri.encode()).digest()[:4]) % self.num_partitions
+        return f"labels|{number}"
