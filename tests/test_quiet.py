@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from glint.emulators.install import Installed
+
 LOOPBACK = Path(__file__).with_name("loopback.py")
 
 
@@ -49,4 +51,18 @@ def test_demo_connects_to_nothing_beyond_loopback(tmp_path: Path) -> None:
     folder = str(tmp_path / "demo")
     code, attempts, output = run_isolated(glint, "demo", "--images", "700", "--folder", folder, home=tmp_path / "home")
     assert code == 0, output
+    assert attempts == 0, output
+
+
+@pytest.mark.slow
+def test_demo_on_the_emulators_connects_to_nothing_beyond_loopback(emulators: Installed, tmp_path: Path) -> None:
+    glint, home = str(Path(sys.executable).with_name("glint")), tmp_path / "home"
+    home.mkdir()
+    (home / "emulators").symlink_to(emulators.folder)  # installed already: npm would need the network
+    demo = [glint, "demo", "--images", "700", "--upload", "az://demo/boards", "--folder", str(tmp_path / "demo")]
+    command = [glint, "emulators", "run", "--data", str(tmp_path / "blobs"), "--", *demo]
+    code, attempts, output = run_isolated(*command, home=home)
+    assert code == 0, output
+    assert "701 files uploaded" in output
+    assert "700 outcomes: 700 ok" in output
     assert attempts == 0, output

@@ -28,6 +28,9 @@ def read_kept(file: Path) -> Iterator[tuple[Chunk, list[Outcome]]]:
     """The chunks of such a file, in the order in which they were kept; raises GlintError for any other file."""
     try:
         with file.open(encoding="utf-8") as lines:
+            if not lines.read(1):
+                raise ValueError("empty")
+            lines.seek(0)
             for line in lines:
                 document = json.loads(line)
                 yield (

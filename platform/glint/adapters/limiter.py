@@ -68,7 +68,7 @@ class RequestUnitLimiter:
             self._window, self._spent = now, 0.0
         if self._in_use and now - self._refused >= QUIET_S:
             # Until the first refusal nothing is known of the service: double each second, as TCP starts.
-            growth = self._best / GROWTH_S if math.isfinite(self._refused) else self.rate
+            growth = self._best / GROWTH_S if math.isfinite(self._refused) else self.rate * math.log(2)
             self.rate = min(self.rate + growth * elapsed, self.ceiling)
             self._best = max(self._best, self.rate)
         self._tokens = min(self._tokens + self.rate * elapsed, self.rate * PAUSE_S)

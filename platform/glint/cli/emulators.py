@@ -62,8 +62,11 @@ def run(
     import os
     import subprocess
 
+    from glint.cli.console import stderr
+
     with _running(0, 0, data) as settings:
         ended = subprocess.run(command, env={**os.environ, **settings}, check=False)
+    stderr.print("the emulators have ended, and with them what was in Cosmos DB")
     raise typer.Exit(ended.returncode)
 
 

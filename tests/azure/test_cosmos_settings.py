@@ -1,0 +1,130 @@
+"""Each wrong setting of Cosmos DB gets one line that names it, exit code 2, and soon; secrets stay where they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure.cosmos import CosmosClient
+from tests.stores.store_documents import chunk_of, job
+
+from glint.adapters.cosmos_client import parse_address
+from glint.adapters.dead_letters import keep
+from glint.adapters.sqlite_store import SqliteStore
+from glint.core.errors import GlintError
+from glint.core.stores import Bridge
+from glint.emulators.fidelity import CosmosProxy
+from glint.settings import Settings
+from glint.wiring import open_store
+
+GLINT = str(Path(sys.executable).with_name("glint"))
+
+
+def glint(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GLINT_", "AZURE_"))}
+    return subprocess.run(
+        [GLINT, *arguments], env=inherited | environment, check=False, text=True, capture_output=True, timeout=60
+    )
+
+
+@pytest.fixture(scope="module")
+def environment(cosmos: CosmosProxy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The settings of a database that `glint store init` has made."""
+    settings = {
+        "GLINT_HOME": str(tmp_path_factory.mktemp("home")),
+        "GLINT_STORE": f"cosmos://localhost/settings-{uuid.uuid4().hex[:8]}",
+        "GLINT_COSMOS_ENDPOINT": cosmos.endpoint,
+        "GLINT_COSMOS_KEY": cosmos.key,
+    }
+    made = glint(settings, "store", "init", "--json")
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout) == {"store": settings["GLINT_STORE"], "containers": ["outcomes", "books"]}
+    return settings
+
+
+def test_the_database_is_made_with_what_the_queries_need_and_no_more(
+    environment: dict[str, str], cosmos: CosmosProxy
+) -> None:
+    with CosmosClient(cosmos.endpoint, cosmos.key) as client:
+        database = client.get_database_client(environment["GLINT_STORE"].rpartition("/")[2])
+        made: dict[str, Any] = {each["id"]: each for each in database.list_containers()}
+    assert set(made) == {"outcomes", "books"}
+    for container in made.values():
+        assert container["partitionKey"]["paths"] == ["/pk"]
+        assert container["defaultTtl"] == -1
+        assert {"path": "/*"} in container["indexingPolicy"]["excludedPaths"]
+    indexed = {each["path"] for each in made["outcomes"]["indexingPolicy"]["includedPaths"]}
+    assert indexed == {f"/{name}/?" for name in ("pk", "kind", "status", "label", "decision", "confidence", "chunk")}
+
+
+def test_making_it_again_changes_nothing(environment: dict[str, str]) -> None:
+    again = glint(environment, "store", "init")
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"GLINT_COSMOS_KEY": "d3Jvbmc="}, "check GLINT_COSMOS_KEY"),
+        ({"GLINT_STORE": "cosmos://localhost/absent"}, "cosmos://localhost/absent: .* glint store init makes them"),
+        ({"GLINT_COSMOS_ENDPOINT": "http://127.0.0.1:1"}, "check GLINT_COSMOS_ENDPOINT"),
+        ({"GLINT_COSMOS_ENDPOINT": "https://account.invalid:443"}, "check GLINT_COSMOS_ENDPOINT"),
+        ({"GLINT_STORE": "cosmos://localhost"}, "must be cosmos://ACCOUNT/DATABASE"),
+        ({"GLINT_STORE": "sqlite:///x.db", "GLINT_OUTCOME_TTL_DAYS": "3"}, "GLINT_OUTCOME_TTL_DAYS 3 needs cosmos://"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line_within_ten_seconds(
+    environment: dict[str, str], wrong: dict[str, str], named: str
+) -> None:
+    started = time.monotonic()
+    ended = glint(environment | wrong, "batch", "results", "any")
+    assert time.monotonic() - started < 10
+    assert ended.returncode == 2
+    assert re.search(named, ended.stderr)
+    assert len(ended.stderr.splitlines()) == 1
+    assert environment["GLINT_COSMOS_KEY"] not in ended.stderr + ended.stdout
+
+
+def test_an_address_without_a_database_is_refused() -> None:
+    for uri in ("cosmos://", "cosmos://account", "cosmos:///database", "cosmos://account/a?b", "sqlite:///x"):
+        with pytest.raises(GlintError, match="must be cosmos://ACCOUNT/DATABASE"):
+            parse_address(uri)
+
+
+def test_a_store_travels_without_its_key(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    travelling = pickle.dumps(open_store(Settings()))
+    assert environment["GLINT_COSMOS_KEY"].encode() not in travelling
+
+
+def test_kept_chunks_are_written_by_replay(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    file = keep(home / "dead-letters", *chunk_of("j1", 0))
+    assert keep(home / "dead-letters", *chunk_of("j1", 1)) == file
+    done = glint({"GLINT_HOME": str(home)}, "store", "replay", str(file), "--json")
+    assert json.loads(done.stdout) == {"file": str(file), "chunks": 2, "images": 10}
+    store, bridge = SqliteStore(home / "results.db"), Bridge()
+    bridge.run(store.put_job(job("j1")))
+    assert len(bridge.run(store.page("j1")).outcomes) == 10
+    bridge.run(store.close())
+    bridge.close()
+
+
+@pytest.mark.parametrize("content", ["", "not json\n", "{}\n", None])
+def test_a_file_without_kept_chunks_is_refused(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "any.jsonl"
+    if content is not None:
+        file.write_text(content)
+    done = glint({"GLINT_HOME": str(tmp_path)}, "store", "replay", str(file))
+    assert done.returncode == 2
+    assert str(file) in done.stderr
