@@ -93,7 +93,7 @@ def main() -> None:
     shown = {f"{s}_cpu_s_per_1k": round(statistics.median(sides[f"{s}_cpu_s"]) / per_1k, 3) for s in ("glint", "sdk")}
     pace = {f"{s}_images_per_s": round(NUM_BLOBS / statistics.median(sides[f"{s}_wall_s"])) for s in ("glint", "sdk")}
     spread = {"lowest": round(min(ratios), 3), "highest": round(max(ratios), 3), "rounds": rounds}
-    end("read blobs", round(statistics.median(ratios), 3), "of the SDK's CPU", f"at most {GOAL}", shown | pace | spread)
+    end("read_blobs", round(statistics.median(ratios), 3), "of the SDK's CPU", f"at most {GOAL}", shown | pace | spread)
 
 
 def compare(account: BlobAccount, names: list[str], rounds: int) -> dict[str, list[float]]:

@@ -121,7 +121,7 @@ def main() -> None:
             sys.exit(f"glint snapshot ended with {process.returncode}")
         sides = {"blobs": asked.blobs, "seconds": seconds, "manifest_mb": round(out.stat().st_size / 1e6, 1)}
     server.terminate()
-    end("snapshot memory", round(peak_mb), "MB", f"under {GOAL_MB}", sides)
+    end("snapshot_memory", round(peak_mb), "MB", f"under {GOAL_MB}", sides)
 
 
 if __name__ == "__main__":

@@ -160,6 +160,9 @@ def start_ray(settings: Settings) -> None:
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
     if settings.ray_address:
+        from glint.adapters.network import reach_ray
+
+        reach_ray(settings.ray_address)
         ray.init(settings.ray_address, log_to_driver=False)
         return
     # Even without a dashboard Ray starts its process, for usage reports alone; and with reports switched off it still

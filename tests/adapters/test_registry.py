@@ -60,3 +60,8 @@ def test_an_interrupted_run_is_taken_up_again_and_a_finished_one_is_not(tmp_path
     assert registry.open_run("night", False, {"lr": 1}, {}) == first
     assert registry.open_run("night", True, {"lr": 1}, {}) != first
     registry.end_run(first, "FINISHED")
+
+
+def test_an_alias_that_cannot_be_one_is_refused(registry: Registry, trained: Trained) -> None:
+    with pytest.raises(GlintError, match="--alias 'a b/c' cannot be one"):
+        registry.promote(trained.model, trained.version, "a b/c")

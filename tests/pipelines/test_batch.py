@@ -95,3 +95,9 @@ def test_changed_and_missing_files_are_outcomes_of_their_own(
     (tmp_path / "1.jpg").write_bytes(pictures[1].read_bytes() + b"\0")
     result = run_batch(replace(batch, manifest=frozen), Told())
     assert result.statuses == {"missing": 1, "changed": 1, "ok": 1}
+
+
+def test_a_job_cannot_be_named_out_of_its_folder(batch: BatchRun) -> None:
+    with pytest.raises(GlintError, match=r"--job '\.\./evil' must be"):
+        run_batch(replace(batch, job="../evil"), Told())
+    assert not (batch.home / "evil").exists()

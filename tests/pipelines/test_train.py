@@ -101,3 +101,19 @@ def test_recipes_that_ship_are_valid() -> None:
         recipe = read_recipe(path)
         assert recipe.name == yaml.safe_load(path.read_text())["name"]
         assert recipe.optimisation != Optimisation()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"use_gpu": True}, "--gpu with --workers 1 needs as many GPUs; this Ray has 0"),
+        ({"num_workers": 32}, "--workers 32 is too many for this Ray"),
+        ({"name": "../evil"}, "--name '../evil' must be"),
+    ],
+)
+def test_a_run_that_ray_cannot_place_or_that_is_no_folder_is_refused(
+    training: TrainingRun, wrong: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(GlintError, match=reason):
+        train(replace(training, **wrong), Told())  # type: ignore[arg-type]
+    assert not (training.home / "evil").exists()

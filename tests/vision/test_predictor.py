@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from glint.core.errors import GlintError
 from glint.vision.bundle import Bundle
 from glint.vision.decode import Limits
 from glint.vision.predictor import Predictor
@@ -57,3 +58,9 @@ def test_prepared_image_remembers_its_own_size(predictor: Predictor) -> None:
     prepared = predictor.prepare(picture(size=(80, 60)))
     assert (prepared.width, prepared.height) == (80, 60)
     assert prepared.pixels.shape == (3, 64, 64)
+
+
+def test_a_single_image_is_refused_before_its_name_is_taken_apart(predictor: Predictor, tmp_path: Path) -> None:
+    for one in ("a.jpg", b"bytes", tmp_path / "a.jpg"):
+        with pytest.raises(GlintError, match="predict takes a list"):
+            predictor.predict(one)

@@ -141,7 +141,14 @@ class Registry:
         """Point `alias` at a version; returns the version that it pointed at before."""
         self._version(name, version, None)
         before = self._client.get_registered_model(name).aliases.get(alias)
-        self._client.set_registered_model_alias(name, alias, version)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.set_registered_model_alias(name, alias, version)
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            raise GlintError(f"--alias {alias!r} cannot be one: {error.message}") from None
         return str(before) if before else None
 
     def models(self) -> list[tuple[str, dict[str, str]]]:

@@ -6,19 +6,18 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
+from glint.adapters.network import reach, reach_ray
 from glint.core.errors import GlintError
 from glint.core.stores import Bridge
 from glint.settings import Settings
 from glint.wiring import open_registry, open_store
 
-CONNECT_TIMEOUT_S = 3.0
 LIBRARIES = ("ray", "torch", "timm", "mlflow", "obstore")
 FREE_BYTES = 5_000_000_000
 
@@ -91,7 +90,7 @@ def _registry(settings: Settings) -> Iterator[Finding]:
     parts = urlsplit(settings.tracking_uri)
     if parts.hostname:
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        _reach(parts.hostname, port, "GLINT_MLFLOW_URI")
+        reach(parts.hostname, port, "GLINT_MLFLOW_URI")
     models = open_registry(settings).models()
     named = ", ".join(f"{name} ({', '.join(f'{a} -> {v}' for a, v in aliases.items())})" for name, aliases in models)
     yield Finding(what="MLflow", state="ok", detail=f"{settings.tracking_uri}, {named or 'no model registered yet'}")
@@ -101,10 +100,7 @@ def _ray(settings: Settings) -> Iterator[Finding]:
     if settings.ray_address is None:
         yield Finding(what="Ray", state="ok", detail="of glint's own, started when needed (GLINT_RAY_ADDRESS is unset)")
         return
-    host, _, port = settings.ray_address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        raise GlintError(f"GLINT_RAY_ADDRESS {settings.ray_address!r} must be HOST:PORT")
-    _reach(host, int(port), "GLINT_RAY_ADDRESS")
+    reach_ray(settings.ray_address)
     yield Finding(what="Ray", state="ok", detail=f"{settings.ray_address} answers")
 
 
@@ -116,12 +112,5 @@ def _images(settings: Settings) -> Iterator[Finding]:
     where = settings.blob_endpoint or f"https://{settings.blob_account}.blob.core.windows.net"
     parts = urlsplit(where)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    _reach(parts.hostname or "", port, "GLINT_BLOB_ENDPOINT" if settings.blob_endpoint else "GLINT_BLOB_ACCOUNT")
+    reach(parts.hostname or "", port, "GLINT_BLOB_ENDPOINT" if settings.blob_endpoint else "GLINT_BLOB_ACCOUNT")
     yield Finding(what="Azure Blob Storage", state="ok", detail=f"{where} answers")
-
-
-def _reach(host: str, port: int, setting: str) -> None:
-    try:
-        socket.create_connection((host, port), CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise GlintError(f"{host}:{port} does not answer ({error}); check {setting}") from None

@@ -29,6 +29,7 @@ from glint.adapters.images import Images
 from glint.core.errors import GlintError
 from glint.core.job import CHUNK_ROWS, Chunk, Job, JobStatus, Totals, job_id, num_chunks, summarise
 from glint.core.manifest import Manifest
+from glint.core.names import check_name
 from glint.core.outcome import DEFAULT_TOP_K, ModelRef, Outcome, failed, outcome_id
 from glint.core.progress import Progress
 from glint.core.stores import Bridge, ResultStore
@@ -141,6 +142,7 @@ def _end_job(run: BatchRun, job: Job, bridge: Bridge, status: JobStatus, error: 
 
 
 def _open_job(run: BatchRun, bridge: Bridge) -> Job:
+    check_name("--job", run.id)
     known = bridge.run(run.store.get_job(run.id))
     if known and (known.model.bundle, known.input_digest) != (run.model.bundle, run.manifest.digest):
         raise GlintError(f"--job {run.id!r} is a job of another model or input; choose another name")

@@ -31,6 +31,7 @@ from glint.adapters.registry import Registry
 from glint.core.classes import class_index
 from glint.core.errors import GlintError
 from glint.core.manifest import Manifest
+from glint.core.names import check_name
 from glint.core.progress import Progress
 from glint.core.recipe import Recipe
 from glint.pipelines.board import Seen, Watcher
@@ -41,6 +42,8 @@ from glint.vision.bundle import Bundle, BundleInfo, write_bundle
 from glint.vision.decode import Limits
 
 BEST_BY = "val_macro_f1"
+WORKER_CPUS = 0.5
+"""Logical CPUs of a training worker; what feeds it needs some too."""
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(256 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 """For glibc: keep the memory of tensors for the next step; giving it back each time costs a tenth of the speed."""
 BUNDLE_NEEDS = ("numpy", "pandas", "pillow", "pydantic", "pyyaml", "safetensors", "timm", "torch", "torchvision")
@@ -165,7 +168,9 @@ def _fit(run: TrainingRun, table: pa.Table, board: Any) -> ray.train.Result:
         train_loop,
         train_loop_config={"plan": plan},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=run.num_workers, use_gpu=run.use_gpu, resources_per_worker={"CPU": 0.5, "GPU": int(run.use_gpu)}
+            num_workers=run.num_workers,
+            use_gpu=run.use_gpu,
+            resources_per_worker={"CPU": WORKER_CPUS, "GPU": int(run.use_gpu)},
         ),
         torch_config=TorchConfig() if run.num_workers > 1 else NoProcessGroup(),
         run_config=ray.train.RunConfig(
@@ -210,6 +215,8 @@ def labelled_table(manifest: Manifest, split: str) -> pa.Table:
 
 
 def _check(run: TrainingRun) -> None:
+    check_name("--name", run.id)
+    _check_resources(run)
     check_backbone(run.recipe.backbone)
     run.recipe.policy.check(run.manifest.classes)
     class_index(run.manifest.classes)
@@ -221,6 +228,17 @@ def _check(run: TrainingRun) -> None:
     if run.recipe.weights != "none":
         # Here, before any worker starts: it fetches the weights, or finds out that they do not fit.
         build_model(run.recipe.backbone, len(run.manifest.classes), run.recipe.weights)
+
+
+def _check_resources(run: TrainingRun) -> None:
+    """Ray would wait without end for what it does not have."""
+    there = ray.cluster_resources()
+    gpus, cpus = there.get("GPU", 0), there.get("CPU", 0)
+    if run.use_gpu and gpus < run.num_workers:
+        raise GlintError(f"--gpu with --workers {run.num_workers} needs as many GPUs; this Ray has {gpus:.0f}")
+    if run.num_workers * WORKER_CPUS >= cpus:
+        most = int((cpus - WORKER_CPUS) / WORKER_CPUS)
+        raise GlintError(f"--workers {run.num_workers} is too many for this Ray, whose {cpus:.0f} CPUs allow {most}")
 
 
 @contextmanager

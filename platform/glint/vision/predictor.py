@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from glint.core.errors import ImageError
+from glint.core.errors import GlintError, ImageError
 from glint.core.outcome import DEFAULT_TOP_K, ModelRef, Prediction, Score, failed
 from glint.vision.bundle import Bundle
 from glint.vision.decode import Limits
@@ -59,6 +59,8 @@ class Predictor:
 
     def predict(self, images: Sequence[str | Path | bytes], top_k: int = DEFAULT_TOP_K) -> list[Prediction]:
         """Classify files or encoded bytes, in order. A bad image has its reason in its own prediction's `error`."""
+        if isinstance(images, str | bytes | Path):
+            raise GlintError("predict takes a list of images, got one: put it in brackets")
         return [self._predict_one(image, top_k) for image in images]
 
     def _predict_one(self, image: str | Path | bytes, top_k: int) -> Prediction:

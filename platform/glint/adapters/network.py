@@ -1,0 +1,27 @@
+"""Whether somebody listens, found out before a library waits for it."""
+
+from __future__ import annotations
+
+import socket
+
+from glint.core.errors import GlintError
+
+CONNECT_TIMEOUT_S = 3.0
+
+
+def reach(host: str, port: int, setting: str) -> None:
+    """Raise GlintError naming the setting unless something listens there."""
+    try:
+        socket.create_connection((host, port), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise GlintError(f"{host}:{port} does not answer ({error}); check {setting}") from None
+
+
+def reach_ray(address: str) -> None:
+    """Raise GlintError unless a Ray listens at HOST:PORT or ray://HOST:PORT; `auto` is left to Ray."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise GlintError(f"GLINT_RAY_ADDRESS {address!r} must be HOST:PORT")
+    reach(host, int(port), "GLINT_RAY_ADDRESS")
