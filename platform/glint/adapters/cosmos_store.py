@@ -7,7 +7,7 @@ import hashlib
 import heapq
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -202,7 +202,7 @@ class CosmosStore:
             return self._persist(lambda: self._on(BOOKS, upsert))
 
         for first in range(0, len(events), MAX_CONNECTIONS):
-            await asyncio.gather(*(put(event) for event in events[first : first + MAX_CONNECTIONS]))
+            await _all(put(event) for event in events[first : first + MAX_CONNECTIONS])
 
     async def label_events(self, uri: str | None = None, cursor: str | None = None, limit: int = 100) -> LabelPage:
         """A page of all events, or of one image's, oldest first; limit is 1 to MAX_PAGE."""
@@ -253,7 +253,7 @@ class CosmosStore:
                 database = client.get_database_client(self.address.database)
                 containers = {each: database.get_container_client(each) for each in (OUTCOMES, BOOKS)}
                 async with asyncio.timeout(OPEN_TIMEOUT_S):
-                    await asyncio.gather(*(container.read() for container in containers.values()))
+                    await _all(container.read() for container in containers.values())
                 self._containers = containers
         return self._containers[name]
 
@@ -311,7 +311,7 @@ class CosmosStore:
 
     async def _merged(self, name: str, keys: list[str], query: str, values: dict[str, Any], order: str) -> list[Any]:
         """Each partition offers its first rows; all of them in the order of a field."""
-        found = await asyncio.gather(*(self._query(name, pk, query, values) for pk in keys))
+        found = await _all(self._query(name, pk, query, values) for pk in keys)
         return list(heapq.merge(*found, key=lambda document: document[order]))
 
     async def _chunks_of(self, pk: str) -> AsyncIterator[Chunk]:
@@ -331,3 +331,14 @@ class CosmosStore:
     def _label_pk(self, uri: str) -> str:
         number = int.from_bytes(hashlib.sha256(uri.encode()).digest()[:4]) % self.num_partitions
         return f"labels|{number}"
+
+
+async def _all(works: Iterable[Awaitable[T]]) -> list[T]:
+    """All results; where some fail, the first failure, once none is under way any more."""
+    ended = await asyncio.gather(*works, return_exceptions=True)
+    results: list[T] = []
+    for result in ended:
+        if isinstance(result, BaseException):
+            raise result
+        results.append(result)
+    return results
