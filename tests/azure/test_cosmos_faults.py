@@ -125,7 +125,7 @@ def test_an_answer_that_never_comes_is_asked_for_again(
 ) -> None:
     monkeypatch.setattr(cosmos_store, "ATTEMPT_TIMEOUT_S", 0.5)
     job_id = new_job_id()
-    with injected(cosmos, Policy(Fault.delay(20), limit=4)) as policy:
+    with injected(cosmos, Policy(Fault.delay(3), limit=4)) as policy:
         asyncio.run(write_job(store, job_id))
     assert len(policy.made) == 4
     assert_whole(address, job_id)
