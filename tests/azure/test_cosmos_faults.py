@@ -114,9 +114,9 @@ def test_half_of_the_writes_fail_and_nothing_is_lost_or_double(
 @pytest.mark.slow
 def test_stalls_of_five_seconds_lose_nothing(cosmos: CosmosProxy, address: CosmosAddress, store: CosmosStore) -> None:
     job_id = new_job_id()
-    with injected(cosmos, Policy(Fault.delay(5), share=0.2, limit=6)) as policy:
+    with injected(cosmos, Policy(Fault.delay(5), share=0.5, limit=6)) as policy:
         asyncio.run(write_job(store, job_id))
-    assert len(policy.made) >= 3
+    assert len(policy.made) == 6
     assert_whole(address, job_id)
 
 
