@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession
 from azure.cosmos import CosmosClient
 from tests.faults import Policy, injected, outage
 from tests.stores.store_documents import chunk_of, emulator_key, new_job_id
 
-from glint.adapters import cosmos_store
+from glint.adapters import cosmos_connection
 from glint.adapters.cosmos_client import CosmosAddress
 from glint.adapters.cosmos_schema import OUTCOMES
 from glint.adapters.cosmos_setup import create_schema
@@ -123,7 +126,7 @@ def test_stalls_of_five_seconds_lose_nothing(cosmos: CosmosProxy, address: Cosmo
 def test_an_answer_that_never_comes_is_asked_for_again(
     cosmos: CosmosProxy, address: CosmosAddress, store: CosmosStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cosmos_store, "ATTEMPT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(cosmos_connection, "ATTEMPT_TIMEOUT_S", 0.5)
     job_id = new_job_id()
     with injected(cosmos, Policy(Fault.delay(3), limit=4)) as policy:
         asyncio.run(write_job(store, job_id))
@@ -162,6 +165,22 @@ def test_a_store_opened_while_the_server_is_gone_writes_when_it_is_back(
 
     asyncio.run(run())
     assert_whole(address, job_id)
+
+
+def test_what_cannot_be_opened_leaves_no_connection_behind(address: CosmosAddress, tmp_path: Path) -> None:
+    absent = CosmosStore(replace(address, database="absent"), tmp_path)
+
+    async def ask() -> list[ClientSession]:
+        for _ in range(3):
+            with pytest.raises(GlintError, match="glint store init makes them"):
+                await absent.jobs()
+        left = [each for each in gc.get_objects() if type(each) is ClientSession and not each.closed]
+        await absent.close()
+        return left
+
+    gc.collect()
+    before = {id(each) for each in gc.get_objects() if type(each) is ClientSession and not each.closed}
+    assert [each for each in asyncio.run(ask()) if id(each) not in before] == []
 
 
 def test_a_chunk_past_its_deadline_is_kept_in_a_file_that_can_be_written_later(

@@ -7,8 +7,7 @@ import hashlib
 import heapq
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,14 +25,12 @@ from azure.cosmos.exceptions import (
 from glint.adapters.cosmos_client import (
     MAX_CONNECTIONS,
     NOT_FOUND,
-    OPEN_TIMEOUT_S,
     TOO_LARGE,
     TOO_MANY,
     CosmosAddress,
     UnreachableError,
-    connect,
-    explained,
 )
+from glint.adapters.cosmos_connection import Connection, together
 from glint.adapters.cosmos_schema import (
     BOOKS,
     JOBS_PK,
@@ -53,7 +50,6 @@ from glint.core.stores import EVERY, LabelPage, OutcomeFilter, Page, check_chunk
 
 T = TypeVar("T")
 
-ATTEMPT_TIMEOUT_S = 15.0
 BACKOFF_S = (0.1, 5.0)
 CHUNKS_AT_ONCE = 200
 PRECONDITION_FAILED = 412
@@ -89,6 +85,7 @@ class CosmosStore:
         self.limits = limits
         self.num_partitions = num_partitions
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._connection: Connection | None = None
 
     def __reduce__(self) -> tuple[type[CosmosStore], tuple[CosmosAddress, Path, WriteLimits, int]]:
         return CosmosStore, (self.address, self.dead_letters, self.limits, self.num_partitions)
@@ -202,7 +199,7 @@ class CosmosStore:
             return self._persist(lambda: self._on(BOOKS, upsert))
 
         for first in range(0, len(events), MAX_CONNECTIONS):
-            await _all(put(event) for event in events[first : first + MAX_CONNECTIONS])
+            await together(put(event) for event in events[first : first + MAX_CONNECTIONS])
 
     async def label_events(self, uri: str | None = None, cursor: str | None = None, limit: int = 100) -> LabelPage:
         """A page of all events, or of one image's, oldest first; limit is 1 to MAX_PAGE."""
@@ -221,45 +218,25 @@ class CosmosStore:
 
     async def close(self) -> None:
         """Release the connection; the store opens again when it is next used."""
-        if self._loop is not None:
-            self._loop = None
-            await self._stack.aclose()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
 
     @property
     def limiter(self) -> RequestUnitLimiter:
-        """The limiter of this connection's writes."""
-        return self._limiter
-
-    # Opening
+        """The limiter of this event loop's writes."""
+        return self._connected().limiter
 
     async def _on(self, name: str, work: Callable[[ContainerProxy], Awaitable[T]]) -> T:
-        """What `work` does with a container, its failures explained."""
-        with explained(self.address):
-            container = await self._container(name)
-            async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
-                return await work(container)
+        return await self._connected().on(name, work)
 
-    async def _container(self, name: str) -> ContainerProxy:
-        if self._loop is not asyncio.get_running_loop():
+    def _connected(self) -> Connection:
+        """The connection of this event loop."""
+        if self._connection is None or self._loop is not asyncio.get_running_loop():
             self._loop = asyncio.get_running_loop()
-            self._stack = AsyncExitStack()
-            self._opening = asyncio.Lock()
-            self._containers: dict[str, ContainerProxy] = {}
-            self._limiter = RequestUnitLimiter(self.limits.write_ru or float("inf"))
+            self._connection = Connection(self.address, self.limits.write_ru)
             self._units_per_document = UNITS_PER_WRITE
-        async with self._opening:
-            if not self._containers:
-                client = await self._stack.enter_async_context(connect(self.address, self._heed))
-                database = client.get_database_client(self.address.database)
-                containers = {each: database.get_container_client(each) for each in (OUTCOMES, BOOKS)}
-                async with asyncio.timeout(OPEN_TIMEOUT_S):
-                    await _all(container.read() for container in containers.values())
-                self._containers = containers
-        return self._containers[name]
-
-    def _heed(self, response: Any) -> None:
-        if response.http_response.status_code == TOO_MANY:
-            self._limiter.refused()
+        return self._connection
 
     # Writing
 
@@ -276,10 +253,10 @@ class CosmosStore:
             pause = min(2 * pause, longest)
 
     async def _write_chunk(self, pk: str, documents: list[dict[str, Any]]) -> None:
-        with explained(self.address):
-            await self._container(OUTCOMES)
-        await self._limiter.spend(len(documents) * self._units_per_document)
-        await self._on(OUTCOMES, lambda container: self._write(container, pk, documents))
+        connection = self._connected()
+        await connection.open()
+        await connection.limiter.spend(len(documents) * self._units_per_document)
+        await connection.on(OUTCOMES, lambda container: self._write(container, pk, documents))
 
     async def _write(self, container: ContainerProxy, pk: str, documents: list[dict[str, Any]]) -> None:
         """Upsert in one batch; where the service will not have it as one, in halves, the last document last."""
@@ -287,7 +264,7 @@ class CosmosStore:
             answers = await container.execute_item_batch([("upsert", (document,)) for document in documents], pk)
         except (CosmosHttpResponseError, CosmosBatchOperationError) as error:
             if error.status_code == TOO_MANY:
-                self._limiter.refused()
+                self.limiter.refused()
             if error.status_code not in (400, TOO_LARGE) or len(documents) == 1:
                 raise
             half = len(documents) // 2
@@ -311,7 +288,7 @@ class CosmosStore:
 
     async def _merged(self, name: str, keys: list[str], query: str, values: dict[str, Any], order: str) -> list[Any]:
         """Each partition offers its first rows; all of them in the order of a field."""
-        found = await _all(self._query(name, pk, query, values) for pk in keys)
+        found = await together(self._query(name, pk, query, values) for pk in keys)
         return list(heapq.merge(*found, key=lambda document: document[order]))
 
     async def _chunks_of(self, pk: str) -> AsyncIterator[Chunk]:
@@ -331,14 +308,3 @@ class CosmosStore:
     def _label_pk(self, uri: str) -> str:
         number = int.from_bytes(hashlib.sha256(uri.encode()).digest()[:4]) % self.num_partitions
         return f"labels|{number}"
-
-
-async def _all(works: Iterable[Awaitable[T]]) -> list[T]:
-    """All results; where some fail, the first failure, once none is under way any more."""
-    ended = await asyncio.gather(*works, return_exceptions=True)
-    results: list[T] = []
-    for result in ended:
-        if isinstance(result, BaseException):
-            raise result
-        results.append(result)
-    return results
