@@ -15,7 +15,6 @@ import hmac
 import json
 import sys
 from contextlib import suppress
-from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from aiohttp import web
@@ -86,31 +85,18 @@ class CosmosProxy(Proxy):
         return response
 
 
-class CosmosProxyProcess:
-    """The same as a process of its own, without faults, so that its work is not counted as its client's.
-
-    A context manager, or start() and stop(); `endpoint` and `key` are those of a CosmosProxy.
-    """
+class CosmosProxyProcess(Child):
+    """The same as a process of its own, without faults, so that its work is not counted as its client's."""
 
     def __init__(self, upstream: str, port: int = 0, key: str = COSMOS_KEY) -> None:
-        self.key, self.endpoint = key, ""
+        self.key = key
         options = ["--upstream", upstream, "--port", str(port), "--key", key]
-        self._process = Child("the Cosmos DB proxy", [sys.executable, "-m", __name__, *options], port)
+        super().__init__("the Cosmos DB proxy", [sys.executable, "-m", __name__, *options], port)
 
-    def start(self) -> None:
-        """Start it; raises GlintError when it cannot, as with a port that is taken."""
-        self.endpoint = self._process.start()
-
-    def stop(self) -> None:
-        """End it."""
-        self._process.stop()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    @property
+    def endpoint(self) -> str:
+        """Where clients go."""
+        return self.url
 
 
 def charge(asked: Asked, response: web.Response) -> float:

@@ -23,91 +23,21 @@ _ADDRESS = re.compile(r"^(?:.* listens on |listens on )?(http://\S+)$")
 _STOP_S = 10.0
 
 
-class Azurite:
-    """Azure Blob Storage: a context manager, or start() and stop(). What it stores stays in `folder`.
-
-    Once started, `endpoint` is that of the account: `http://127.0.0.1:PORT/devstoreaccount1`.
-    """
-
-    def __init__(self, installed: Installed, folder: Path, port: int = 0) -> None:
-        self.account, self.key = ACCOUNT, ACCOUNT_KEY
-        self.url = self.endpoint = ""
-        options = ("--silent", "--disableTelemetry", "--skipApiVersionCheck", "--loose")
-        program = installed.folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
-        place = ("--location", str(folder.absolute()), "--blobHost", LOOPBACK, "--blobPort", str(port))
-        self._process = Child("azurite", [*_node(installed), str(program), *options, *place], port)
-        self._folder = folder
-
-    def start(self) -> None:
-        """Start it; raises GlintError when it cannot, as with a port that is taken."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self.url = self._process.start()
-        self.endpoint = f"{self.url}/{self.account}"
-
-    def stop(self) -> None:
-        """Let it save its data and end."""
-        self._process.stop()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-
-class CosmosEmulator:
-    """The bare Cosmos DB emulator, which keeps its data in memory: a context manager, or start() and stop().
-
-    Clients talk to a `glint.emulators.fidelity.CosmosProxy` in front of it, which also checks `key`.
-    """
-
-    def __init__(self, installed: Installed, port: int = 0) -> None:
-        self.account, self.key, self.endpoint = "localhost", COSMOS_KEY, ""
-        command = [*_node(installed), str(HERE / "cosmos.cjs"), str(installed.folder), str(port)]
-        self._process = Child("the Cosmos DB emulator", command, port)
-
-    def start(self) -> None:
-        """Start it; raises GlintError when it cannot, as with a port that is taken."""
-        self.endpoint = self._process.start()
-
-    def stop(self) -> None:
-        """End it; its data is gone."""
-        self._process.stop()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-
-def check_port(port: int, name: str) -> None:
-    """Raise GlintError when something listens on a port already; `name` is what the user knows the port by."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError as error:
-            raise GlintError(f"{name} {port} cannot be had ({error.strerror}); give another, or 0 for any") from None
-
-
-def _node(installed: Installed) -> list[str]:
-    return [installed.node, "--no-deprecation", "--require", str(HERE / "orphan.cjs")]
-
-
 class Child:
-    """A process that says on stdout where it listens, and that ends when its stdin does."""
+    """A process that says on stdout where it listens, and that ends when its stdin does.
+
+    A context manager, or start() and stop(); once started, `url` is where it listens.
+    """
 
     def __init__(self, name: str, command: list[str], port: int) -> None:
+        self.url = ""
         self._name = name
         self._command = command
         self._port = port
         self._child: subprocess.Popen[str] | None = None
 
-    def start(self) -> str:
-        """Start it and wait for its address, which is the answer."""
+    def start(self) -> None:
+        """Start it and wait for its address; raises GlintError when it cannot, as with a port that is taken."""
         if self._port:
             check_port(self._port, f"{self._name}: port")
         with tempfile.TemporaryFile("w+") as errors:
@@ -121,7 +51,8 @@ class Child:
                 start_new_session=True,
             )
             if url := _address(self._child.stdout):
-                return url
+                self.url = url
+                return
             self.stop()
             errors.seek(0)
             said = [line.strip() for line in errors if "rror" in line]
@@ -142,6 +73,65 @@ class Child:
             child.wait()
         if child.stdout:  # not before: an emulator that says goodbye into a closed pipe would fail
             child.stdout.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Azurite(Child):
+    """Azure Blob Storage. What it stores stays in `folder`."""
+
+    def __init__(self, installed: Installed, folder: Path, port: int = 0) -> None:
+        self.account, self.key = ACCOUNT, ACCOUNT_KEY
+        options = ("--silent", "--disableTelemetry", "--skipApiVersionCheck", "--loose")
+        program = installed.folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+        place = ("--location", str(folder.absolute()), "--blobHost", LOOPBACK, "--blobPort", str(port))
+        super().__init__("azurite", [*_node(installed), str(program), *options, *place], port)
+        self._folder = folder
+
+    @property
+    def endpoint(self) -> str:
+        """Of the account: http://127.0.0.1:PORT/devstoreaccount1."""
+        return f"{self.url}/{self.account}"
+
+    def start(self) -> None:
+        """Start it on its folder, made where there is none."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        super().start()
+
+
+class CosmosEmulator(Child):
+    """The bare Cosmos DB emulator, which keeps its data in memory.
+
+    Clients talk to a `glint.emulators.fidelity.CosmosProxy` in front of it, which also checks the key.
+    """
+
+    def __init__(self, installed: Installed, port: int = 0) -> None:
+        command = [*_node(installed), str(HERE / "cosmos.cjs"), str(installed.folder), str(port)]
+        super().__init__("the Cosmos DB emulator", command, port)
+
+    @property
+    def endpoint(self) -> str:
+        """Where its proxy finds it."""
+        return self.url
+
+
+def check_port(port: int, name: str) -> None:
+    """Raise GlintError when something listens on a port already; `name` is what the user knows the port by."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            raise GlintError(f"{name} {port} cannot be had ({error.strerror}); give another, or 0 for any") from None
+
+
+def _node(installed: Installed) -> list[str]:
+    return [installed.node, "--no-deprecation", "--require", str(HERE / "orphan.cjs")]
 
 
 def _address(lines: IO[str] | None) -> str | None:
