@@ -4,7 +4,7 @@ python benchmarks/write_outcomes.py [--outcomes 20000]
 
 Both sides write the same outcomes of about 1 KB to the Cosmos DB emulator behind its proxy, which are processes of
 their own; the CPU is that of the writing process alone, from outcome to answer. The loop is the synchronous SDK's
-`upsert_item` with its defaults.
+`upsert_item` with its defaults. What lies there is counted after each round, past the clock.
 """
 
 import argparse
@@ -100,6 +100,16 @@ def upsert_each(address: CosmosAddress, outcomes: list[Outcome]) -> None:
             container.upsert_item({"pk": f"{row.job_id}|0", **outcome_document(row)})
 
 
+def count(address: CosmosAddress, job_id: str) -> tuple[int, int]:
+    """Outcomes of a job that lie there, and how many different ones."""
+    with CosmosClient(address.url, COSMOS_KEY) as client:
+        container = client.get_database_client(address.database).get_container_client(OUTCOMES)
+        query = "SELECT VALUE c.id FROM c WHERE c.job_id = @job AND IS_DEFINED(c.uri)"
+        parameters = [{"name": "@job", "value": job_id}]
+        found = list(container.query_items(query, parameters=parameters, enable_cross_partition_query=True))
+    return len(found), len(set(found))
+
+
 def emulator_key() -> str:
     """The emulator's key, which is public."""
     return COSMOS_KEY
@@ -111,7 +121,7 @@ def main() -> None:
     parser.add_argument("--outcomes", type=int, default=20_000)
     total = parser.parse_args().outcomes
     share = total // ROUNDS
-    glint_side, loop_side = [], []
+    glint_side, loop_side, counted = [], [], 0
     with (
         tempfile.TemporaryDirectory() as directory,
         CosmosEmulator(install(Path(sys.prefix) / "emulators")) as emulator,
@@ -126,6 +136,13 @@ def main() -> None:
             size = len(ours[-1].model_dump_json())
             glint_side.append(cost(lambda n=number, rows=ours: write_chunks(store, f"ours-{n}", rows), share))
             loop_side.append(cost(lambda rows=loops: upsert_each(address, rows), share))
+            for job_id in (f"ours-{number}", f"loop-{number}"):
+                found = count(address, job_id)
+                if found != (share, share):
+                    raise SystemExit(
+                        f"{job_id}: {share} outcomes were written, {found[0]} lie there, {found[1]} differ"
+                    )
+                counted += share
             print(f"round {number + 1}: {glint_side[-1]} against {loop_side[-1]}", file=sys.stderr)
     middle = {
         side: {name: round(statistics.median(each[name] for each in rounds), 1) for name in rounds[0]}
@@ -136,7 +153,7 @@ def main() -> None:
         round(middle["glint"]["docs_per_cpu_s"] / middle["upsert_item_loop"]["docs_per_cpu_s"], 2),
         "times the documents per client CPU second of an upsert_item loop",
         "at least 10",
-        {**middle, "outcomes_each": total, "outcome_bytes": size},
+        {**middle, "outcomes_each": total, "outcomes_counted": counted, "outcome_bytes": size},
     )
 
 

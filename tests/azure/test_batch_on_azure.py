@@ -19,7 +19,7 @@ from tests.pipelines.progress import Told
 from glint.adapters.blob_account import BlobAccount
 from glint.adapters.blob_admin import upload
 from glint.adapters.cosmos_client import CosmosAddress
-from glint.adapters.cosmos_schema import OUTCOMES
+from glint.adapters.cosmos_schema import BOOKS, OUTCOMES
 from glint.adapters.cosmos_setup import create_schema
 from glint.adapters.cosmos_store import CosmosStore, WriteLimits
 from glint.adapters.images import Images
@@ -129,6 +129,54 @@ def test_images_changed_missing_or_denied_since_the_listing_are_outcomes(
     statuses = {document["uri"]: document["status"] for document in outcomes(address, cosmos.key, result.job)}
     assert [statuses[uri] for uri in uris[10:13]] == ["changed", "missing", "denied"]
     assert len(statuses) == sum(result.statuses.values()) == NUM_IMAGES
+
+
+def test_images_that_change_while_the_job_runs_are_outcomes(
+    azure_batch: BatchRun,
+    container: str,
+    azurite: Azurite,
+    cosmos: CosmosProxy,
+    blob_proxy: Proxy,
+    address: CosmosAddress,
+) -> None:
+    """The job's own first read sets it off; no read passes before the blobs are others."""
+    uris = azure_batch.manifest.table(["uri"])["uri"].to_pylist()[-5:]
+    names = [uri.removeprefix(f"az://{container}/") for uri in uris]
+    turn, seen = asyncio.Lock(), list[str]()
+
+    with BlobServiceClient(azurite.endpoint, azurite.key) as service:
+        blobs = service.get_container_client(container)
+        kept = {name: blobs.download_blob(name).readall() for name in names}
+
+        def change() -> None:
+            seen.extend(document["status"] for document in jobs(address, cosmos.key, azure_batch.id))
+            for name in names:
+                blobs.upload_blob(name, b"another picture", overwrite=True)
+
+        async def change_at_the_first_read(asked: Asked) -> Fault | None:
+            if asked.operation == "get":
+                async with turn:
+                    if not seen:
+                        await asyncio.to_thread(change)
+            return None
+
+        try:
+            with injected(blob_proxy, change_at_the_first_read):
+                result = run_batch(azure_batch, Told())
+        finally:
+            for name, data in kept.items():
+                blobs.upload_blob(name, data, overwrite=True)
+    assert seen == ["running"]
+    statuses = {document["uri"]: document["status"] for document in outcomes(address, cosmos.key, result.job)}
+    assert len(statuses) == sum(result.statuses.values()) == NUM_IMAGES
+    assert {uri for uri, status in statuses.items() if status == "changed"} == set(uris)
+
+
+def jobs(address: CosmosAddress, key: str, job: str) -> list[dict[str, Any]]:
+    with CosmosClient(address.url, key) as client:
+        container = client.get_database_client(address.database).get_container_client(BOOKS)
+        found = container.query_items("SELECT VALUE c.job FROM c", enable_cross_partition_query=True)
+        return [each for each in found if each["id"] == job]
 
 
 def test_a_store_that_stays_away_ends_the_job_with_its_reason_and_the_job_goes_on_later(

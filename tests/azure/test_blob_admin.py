@@ -12,11 +12,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from tests.azure.test_blob_images import closed_port, sas, secrets
+from tests.faults import Policy, injected
 
 from glint.adapters.blob_account import BlobAccount
 from glint.adapters.blob_admin import link, open_service, upload
 from glint.adapters.images import Images
 from glint.core.errors import GlintError
+from glint.emulators.faults import Fault
 
 
 @pytest.fixture
@@ -134,6 +136,22 @@ def test_what_is_wrong_is_one_line_naming_the_setting(azurite, account, folder, 
     assert not any(secret in str(caught.value) for secret in ("a2V5", azurite.key, "sig="))
 
 
+def test_a_server_that_takes_connections_and_never_answers_is_given_up_soon(account, folder, deaf):
+    silent = BlobAccount(account.name, f"http://127.0.0.1:{deaf}/x", account.credentials)
+    begun = time.monotonic()
+    with pytest.raises(GlintError, match=r"TARGET az://uploads cannot be written: GLINT_BLOB_ENDPOINT .*not answer"):
+        upload(silent, str(folder), "az://uploads")
+    assert time.monotonic() - begun < 9
+
+
+@pytest.mark.parametrize("fault", [Fault.status(503), Fault.reset()])
+def test_a_short_fault_of_the_first_request_is_waited_out(account, folder, blob_proxy, fault):
+    behind = BlobAccount(account.name, f"{blob_proxy.url}/{account.name}", account.credentials)
+    with injected(blob_proxy, Policy(fault, operations={"list"}, limit=2)) as policy:
+        assert upload(behind, str(folder), f"az://short-{fault.kind}").uploaded == 4
+    assert len(policy.made) == 2
+
+
 def test_a_folder_that_is_none_is_named(account, tmp_path):
     with pytest.raises(GlintError, match=r"DIR .*absent is no folder"):
         upload(account, str(tmp_path / "absent"), "az://uploads")
@@ -163,5 +181,5 @@ def test_a_link_lasts_at_most_fifteen_minutes(account, seconds):
 
 def test_a_sas_cannot_sign_a_link(azurite):
     opened = BlobAccount(azurite.account, azurite.endpoint, partial(secrets, sas_key=sas(azurite, "linked", 1)))
-    with pytest.raises(GlintError, match="cannot be signed with GLINT_BLOB_SAS"):
+    with pytest.raises(GlintError, match="is not https, must be signed with GLINT_BLOB_KEY"):
         link(opened, "az://linked/x.jpg")

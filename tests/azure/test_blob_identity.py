@@ -6,6 +6,7 @@ import json
 import subprocess
 import threading
 import time
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -22,7 +23,7 @@ from glint.adapters.blob_account import BlobAccount, no_credentials
 from glint.adapters.blob_admin import link, upload
 from glint.adapters.images import Images
 from glint.core.errors import GlintError
-from glint.emulators.servers import ACCOUNT
+from glint.emulators.servers import ACCOUNT, ACCOUNT_KEY
 
 IDENTITY = ("IDENTITY_ENDPOINT", "IDENTITY_HEADER", "MSI_ENDPOINT", "AZURE_CLIENT_ID", "AZURE_TENANT_ID")
 
@@ -143,6 +144,12 @@ def test_with_neither_key_nor_sas_an_identity_uploads_lists_reads_and_links(secu
     assert dt.timedelta(seconds=40) < left <= dt.timedelta(seconds=60)
 
 
+def test_a_link_is_signed_by_an_identity_even_where_a_key_opens_the_account(secure_azurite, identity):
+    account = BlobAccount(ACCOUNT, secure_azurite, partial(dict, account_key=ACCOUNT_KEY))
+    rights = parse_qs(urlsplit(link(account, "az://identity/x/0.jpg", 60)).query)
+    assert {"skoid", "sktid", "sig"} <= set(rights)
+
+
 @pytest.fixture
 def nobody(monkeypatch):
     """A machine without any identity."""
@@ -160,6 +167,12 @@ def test_without_an_identity_the_ways_to_sign_in_are_named(nobody, secure_azurit
         list(Images(ACCOUNT, secure_azurite).list("az://identity/x"))
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
+
+
+def test_a_key_signs_no_link_over_https(nobody, secure_azurite):
+    account = BlobAccount(ACCOUNT, secure_azurite, partial(dict, account_key=ACCOUNT_KEY))
+    with pytest.raises(GlintError, match="no link to it: an Azure identity has to sign it, and there is none"):
+        link(account, "az://identity/x/0.jpg", 60)
 
 
 def test_no_token_is_sent_without_encryption(azurite):

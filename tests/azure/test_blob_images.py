@@ -212,6 +212,13 @@ def test_a_place_that_swallows_connections_is_given_up_soon(azurite):
         assert time.monotonic() - begun < 9
 
 
+def test_a_server_that_takes_connections_and_never_answers_is_given_up_soon(azurite, deaf):
+    begun = time.monotonic()
+    with pytest.raises(GlintError, match=r"GLINT_BLOB_ENDPOINT .* does not answer"):
+        list(account(azurite, endpoint=f"http://127.0.0.1:{deaf}/x").list("az://pics/x"))
+    assert time.monotonic() - begun < 9
+
+
 def test_an_account_that_does_not_answer_fails_the_image_alone(azurite, monkeypatch):
     monkeypatch.setattr("glint.adapters.blobs.READ_RETRIES", {"max_retries": 1})
     reader = account(azurite, endpoint=f"http://127.0.0.1:{closed_port()}/devstoreaccount1")

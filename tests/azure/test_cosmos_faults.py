@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ import pytest
 from aiohttp import ClientSession
 from azure.cosmos import CosmosClient
 from tests.faults import Policy, injected, outage
-from tests.stores.store_documents import chunk_of, emulator_key, new_job_id
+from tests.stores.store_documents import chunk_of, emulator_key, job, new_job_id
 
-from glint.adapters import cosmos_connection
+from glint.adapters import cosmos_connection, cosmos_store
 from glint.adapters.cosmos_client import CosmosAddress
 from glint.adapters.cosmos_schema import OUTCOMES
 from glint.adapters.cosmos_setup import create_schema
@@ -26,7 +28,7 @@ from glint.adapters.cosmos_store import CosmosStore, WriteLimits
 from glint.adapters.dead_letters import read_kept
 from glint.core.errors import GlintError
 from glint.core.job import Totals
-from glint.emulators.faults import Fault
+from glint.emulators.faults import Asked, Fault
 from glint.emulators.fidelity import CosmosProxy
 
 NUM_CHUNKS, CHUNK_SIZE, WRITERS = 24, 20, 4
@@ -112,6 +114,103 @@ def test_half_of_the_writes_fail_and_nothing_is_lost_or_double(
     assert len(policy.made) >= NUM_CHUNKS // 4
     assert_whole(address, job_id)
     assert not store.dead_letters.exists()
+
+
+READS = ("query", "read")
+
+
+@pytest.mark.parametrize("storm", ["429 with a time to wait", "429 without one", "everything at once"])
+def test_half_of_the_reads_fail_and_everything_is_read(
+    cosmos: CosmosProxy, address: CosmosAddress, store: CosmosStore, storm: str
+) -> None:
+    job_id = new_job_id()
+    mine = job(job_id)
+
+    async def read() -> tuple[int, int]:
+        await write_job(store, job_id)
+        await store.put_job(mine)
+        with injected(cosmos, Policy(*STORMS[storm], share=0.5, seed=3, operations=READS)) as policy:
+            assert await store.get_job(job_id) == mine
+            pages = [await store.page(job_id, limit=200) for _ in range(3)]
+            counted = [chunk.num_images async for chunk in store.chunks(job_id)]
+            assert [len(page.outcomes) for page in pages] == [200] * 3
+        await store.close()
+        return sum(counted), len(policy.made)
+
+    num_images, num_faults = asyncio.run(read())
+    assert num_images == NUM_CHUNKS * CHUNK_SIZE
+    assert num_faults > 3
+
+
+def test_a_read_comes_back_when_the_service_says(cosmos: CosmosProxy, store: CosmosStore) -> None:
+    asked: list[float] = []
+
+    async def twice(request: Asked) -> Fault | None:
+        if request.operation != "query":
+            return None
+        asked.append(time.monotonic())
+        return Fault.status(429, retry_after_ms=700) if len(asked) <= 4 else None
+
+    async def read() -> None:
+        await store.get_job("any")  # to open
+        with injected(cosmos, twice):
+            await store.jobs()
+        await store.close()
+
+    asyncio.run(read())
+    assert len(asked) == 5
+    assert all(later - sooner >= 0.69 for sooner, later in pairwise(asked))
+
+
+def test_a_throttled_read_that_ends_says_that_it_was_throttled(
+    cosmos: CosmosProxy, address: CosmosAddress, tmp_path: Path
+) -> None:
+    store = CosmosStore(address, tmp_path, WriteLimits(deadline_s=1))
+
+    async def read() -> None:
+        try:
+            await store.jobs()
+        finally:
+            await store.close()
+
+    with (
+        injected(cosmos, Policy(Fault.status(429), operations=("query",))) as policy,
+        pytest.raises(GlintError, match=r"asks to come back later \(status 429\).*GLINT_COSMOS_RU") as raised,
+    ):
+        asyncio.run(read())
+    assert "does not answer" not in str(raised.value)
+    assert "GLINT_COSMOS_ENDPOINT" not in str(raised.value)
+    assert len(policy.made) > 3
+
+
+def test_a_job_of_few_chunks_is_read_by_one_query_in_each_partition(
+    cosmos: CosmosProxy, address: CosmosAddress, store: CosmosStore
+) -> None:
+    job_id = new_job_id()
+
+    async def read() -> int:
+        await write_job(store, job_id)
+        with injected(cosmos, Policy(share=0)) as policy:
+            assert len([chunk async for chunk in store.chunks(job_id)]) == NUM_CHUNKS
+        await store.close()
+        return policy.asked["query"]
+
+    assert asyncio.run(read()) == store.num_partitions
+
+
+def test_chunks_of_several_pages_are_all_read(
+    address: CosmosAddress, store: CosmosStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cosmos_store, "CHUNKS_AT_ONCE", 3)
+    job_id = new_job_id()
+
+    async def read() -> list[int]:
+        await write_job(store, job_id)
+        found = [chunk.chunk async for chunk in store.chunks(job_id)]
+        await store.close()
+        return found
+
+    assert asyncio.run(read()) == list(range(NUM_CHUNKS))
 
 
 @pytest.mark.slow

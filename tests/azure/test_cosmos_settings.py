@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pickle
@@ -10,18 +11,24 @@ import subprocess
 import sys
 import time
 import uuid
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from azure.cosmos import CosmosClient
+from azure.cosmos.exceptions import CosmosHttpResponseError
+from tests.faults import injected
 from tests.stores.store_documents import chunk_of, job
 
-from glint.adapters.cosmos_client import parse_address
+from glint.adapters.cosmos_client import CosmosAddress, explain, parse_address, reason
+from glint.adapters.cosmos_setup import _refused, create_schema
 from glint.adapters.dead_letters import keep
 from glint.adapters.sqlite_store import SqliteStore
 from glint.core.errors import GlintError
 from glint.core.stores import Bridge
+from glint.emulators.faults import Asked, Fault
 from glint.emulators.fidelity import CosmosProxy
 from glint.settings import Settings
 from glint.wiring import open_store
@@ -75,6 +82,14 @@ def test_making_it_again_changes_nothing(environment: dict[str, str]) -> None:
     ("wrong", "named"),
     [
         ({"GLINT_COSMOS_KEY": "d3Jvbmc="}, "check GLINT_COSMOS_KEY"),
+        ({"GLINT_COSMOS_KEY": "d3Jvbmdd3"}, "GLINT_COSMOS_KEY is not the key of an account: it is not base64"),
+        ({"GLINT_COSMOS_KEY": "schlüssel"}, "GLINT_COSMOS_KEY is not the key of an account: it is not base64"),
+        ({"GLINT_COSMOS_KEY": ""}, "is not https, where an identity could sign in: set GLINT_COSMOS_KEY"),
+        ({"GLINT_COSMOS_ENDPOINT": "localhost:8081"}, "GLINT_COSMOS_ENDPOINT 'localhost:8081' must be https://HOST"),
+        (
+            {"GLINT_COSMOS_ENDPOINT": "AccountEndpoint=https://a.b:443/;AccountKey=c2VjcmV0"},
+            "GLINT_COSMOS_ENDPOINT 'AccountEndpoint=https://a.b:443/' must be https://HOST",
+        ),
         ({"GLINT_STORE": "cosmos://localhost/absent"}, "cosmos://localhost/absent: .* glint store init makes them"),
         ({"GLINT_COSMOS_ENDPOINT": "http://127.0.0.1:1"}, "check GLINT_COSMOS_ENDPOINT"),
         ({"GLINT_COSMOS_ENDPOINT": "https://account.invalid:443"}, "check GLINT_COSMOS_ENDPOINT"),
@@ -92,6 +107,94 @@ def test_a_wrong_setting_is_named_in_one_line_within_ten_seconds(
     assert re.search(named, ended.stderr)
     assert len(ended.stderr.splitlines()) == 1
     assert environment["GLINT_COSMOS_KEY"] not in ended.stderr + ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong", "named"),
+    [
+        ([], {"GLINT_COSMOS_KEY": "d3Jvbmdd3"}, "GLINT_COSMOS_KEY is not the key of an account"),
+        ([], {"GLINT_COSMOS_KEY": "d3Jvbmc="}, "check GLINT_COSMOS_KEY"),
+        (["--max-ru", "500"], {}, "--max-ru 500 must be 1000 or more, in steps of 1000, with autoscale"),
+        (["--max-ru", "4500"], {}, "--max-ru 4500 must be 1000 or more, in steps of 1000, with autoscale"),
+        (["--max-ru", "350", "--no-autoscale"], {}, "--max-ru 350 must be 400 or more, in steps of 100"),
+    ],
+)
+def test_what_store_init_cannot_do_is_one_line(
+    environment: dict[str, str], arguments: list[str], wrong: dict[str, str], named: str
+) -> None:
+    ended = glint(environment | {"GLINT_STORE": "cosmos://localhost/never"} | wrong, "store", "init", *arguments)
+    assert ended.returncode == 2
+    assert named in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+
+
+async def refuse_making(asked: Asked) -> Fault | None:
+    """400 for what is to be made, while everything else passes."""
+    return Fault.status(400) if asked.method == "POST" and asked.operation == "metadata" else None
+
+
+def test_what_the_account_refuses_to_make_is_one_line_that_names_the_options(
+    environment: dict[str, str], cosmos: CosmosProxy
+) -> None:
+    with injected(cosmos, refuse_making):
+        address = CosmosAddress("localhost", "refused", cosmos.endpoint, partial(str, cosmos.key))
+        with pytest.raises(GlintError, match=r"refuses what --max-ru 4000 asks for .*--serverless"):
+            asyncio.run(create_schema(address, 4000))
+
+
+SERVERLESS = (
+    '{"code":"BadRequest","message":"Setting offer throughput or autopilot on container is not supported for '
+    'serverless accounts.\\r\\nActivityId: 1-2, Microsoft.Azure.Documents.Common/2.14.0"}'
+)
+TOO_LITTLE = (
+    '{"code":"BadRequest","message":"Message: {\\"Errors\\":[\\"The offer should have valid throughput values between '
+    '1000 and 1000000 inclusive in increments of 1000.\\"]}\\r\\nActivityId: 1-2, Request URI: /apps/x"}'
+)
+NO_IDENTITY = (
+    '{"code":"Forbidden","message":"Request blocked by Auth plant : The given request [POST /dbs] cannot be authorized '
+    'by AAD token in data plane. Learn more: https://aka.ms/cosmos-native-rbac.\\r\\nActivityId: 1-2"}'
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            SERVERLESS,
+            "Setting offer throughput or autopilot on container is not supported for serverless accounts.",
+        ),
+        (
+            TOO_LITTLE,
+            "The offer should have valid throughput values between 1000 and 1000000 inclusive in increments of 1000.",
+        ),
+        (
+            NO_IDENTITY,
+            "Request blocked by Auth plant : The given request [POST /dbs] cannot be authorized by AAD token in data "
+            "plane.",
+        ),
+        ("<html>\nnot JSON</html>", "<html> not JSON</html>"),
+        ("", "status 400"),
+    ],
+)
+def test_the_service_is_quoted_without_what_it_says_for_its_own_people(body: str, said: str) -> None:
+    assert reason(CosmosHttpResponseError(status_code=400, message=body)) == said
+
+
+def test_a_role_on_the_data_is_never_said_to_make_databases() -> None:
+    """What covers reading and writing items covers no management: docs/store.md."""
+    error = CosmosHttpResponseError(status_code=403, message=NO_IDENTITY)
+    identity = CosmosAddress("plant", "glint", None, no_key)
+    making = _refused(error, identity, 4000, autoscale=True)
+    assert making
+    assert "Data Contributor" not in making
+    assert "set GLINT_COSMOS_KEY, or have somebody with the role Cosmos DB Operator" in making
+    using = str(explain(error, identity))
+    assert "give it the role Cosmos DB Built-in Data Contributor" in using
+    assert "firewall" in str(explain(error, replace(identity, key=partial(str, "a2V5"))))
+
+
+def no_key() -> None:
+    """Entra ID."""
 
 
 def test_an_address_without_a_database_is_refused() -> None:

@@ -17,6 +17,8 @@ from glint.core.stores import EVERY, Bridge, OutcomeFilter, Page, ResultStore
 MODEL = ModelRef(name="boards", version="3", bundle="b1", policy="p1", engine="openvino-int8")
 LABELS = ("good", "open", "short")
 DECISIONS = ("accept", "review", "reject")
+BRIEF_S = 10
+"""How long outcomes live in a store of short memory."""
 
 
 def new_job_id() -> str:

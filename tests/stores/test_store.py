@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import pickle
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
+from azure.cosmos import CosmosClient
+from azure.identity import DefaultAzureCredential
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_documents import (
+    BRIEF_S,
     DECISIONS,
     LABELS,
     chunk_of,
@@ -25,6 +30,9 @@ from store_documents import (
     write_chunks,
 )
 
+from glint.adapters.cosmos_client import CosmosAddress
+from glint.adapters.cosmos_schema import OUTCOMES
+from glint.adapters.cosmos_store import CosmosStore
 from glint.core.errors import ConflictError, GlintError
 from glint.core.job import CHUNK_ROWS, Totals, summarise
 from glint.core.label_event import LabelEvent
@@ -354,6 +362,39 @@ def test_several_processes_may_write_different_chunks_and_the_same(store: Result
     assert counted.statuses == Counter(row.status for row in outcomes)
     assert counted.labels == Counter(row.label for row in outcomes if row.label)
     assert counted.decisions == Counter(row.decision for row in outcomes if row.decision)
+
+
+# A time to live, where a store has one
+
+
+def test_outcomes_and_chunks_expire_when_they_were_told_to_and_jobs_never(
+    brief_store: CosmosStore, bridge: Bridge
+) -> None:
+    job_id = new_job_id()
+    bridge.run(brief_store.put_job(job(job_id)))
+    written = fill(bridge, brief_store, job_id, num_chunks=2)
+    documents = documents_of(brief_store.address, job_id)
+    assert len(documents) == len(written) + 2
+    assert {document["ttl"] for document in documents} == {BRIEF_S}
+    # The emulator keeps a time to live and does not heed it.
+    until = time.monotonic() + (90 if brief_store.address.url.startswith("https://") else 0)
+    while time.monotonic() < until and read_outcomes(bridge, brief_store, job_id):
+        time.sleep(1)
+    if until > time.monotonic():
+        assert totals(bridge, brief_store, job_id).num_chunks == 0
+    else:
+        assert not brief_store.address.url.startswith("https://"), "outcomes outlive their time"
+    assert bridge.run(brief_store.get_job(job_id))
+
+
+def documents_of(address: CosmosAddress, job_id: str) -> list[dict[str, Any]]:
+    """What lies there of a job's outcomes and chunks, read past the store."""
+    credential = address.key() or DefaultAzureCredential()
+    with CosmosClient(address.url, credential) as client:
+        container = client.get_database_client(address.database).get_container_client(OUTCOMES)
+        assert container.read()["defaultTtl"] == -1
+        query, parameters = "SELECT * FROM c WHERE c.job_id = @job", [{"name": "@job", "value": job_id}]
+        return list(container.query_items(query, parameters=parameters, enable_cross_partition_query=True))
 
 
 # Its life

@@ -7,10 +7,11 @@ import mimetypes
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
 from azure.core.exceptions import (
@@ -38,17 +39,22 @@ from glint.adapters.files import Listed, list_files, local_path
 from glint.core.errors import GlintError
 from glint.core.progress import Progress, Silent
 
+T = TypeVar("T")
+
 NUM_THREADS = 16
 MAX_LINK_S = 900
 CLOCK_SKEW = timedelta(minutes=5)
 """How far a link begins in the past, for clocks that differ."""
+DELEGATOR = "the identity needs the role Storage Blob Delegator, or Storage Blob Data Reader, for the whole account"
 SILENT = Silent()
 
 TIMEOUTS: dict[str, Any] = {"connection_timeout": 3, "read_timeout": 60}
 RETRIES: dict[str, Any] = {"initial_backoff": 0.2, "increment_base": 1, "retry_total": 5}
 """Of the SDK, whose own would wait 15 s after one 503."""
-FIRST_REQUEST: dict[str, Any] = {"retry_connect": 1}
-"""An account that is not there is said soon."""
+FIRST_REQUEST: dict[str, Any] = {"read_timeout": 5, "retry_total": 0}
+FIRST_PATIENCE_S = 3.0
+"""For so long the first request is made again: an account that is not there, or never answers, is said soon."""
+FIRST_PAUSE_S = 0.3
 
 
 class Uploaded(BaseModel):
@@ -79,6 +85,10 @@ def open_service(account: BlobAccount, num_connections: int = NUM_THREADS) -> Bl
         credential = AzureSasCredential(signed.secret)
     else:
         credential = account.identity()
+    return _service(account, credential, num_connections)
+
+
+def _service(account: BlobAccount, credential: Any, num_connections: int) -> BlobServiceClient:
     session = Session()
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=num_connections))
@@ -126,31 +136,43 @@ def upload(
 def link(account: BlobAccount, uri: str, seconds: int = MAX_LINK_S) -> str:
     """An https address that anyone may read this one blob by, for at most 15 minutes.
 
-    Signed on behalf of the identity of Entra ID (a user delegation SAS), or with the account key where one is set.
-    Raises GlintError for a longer time, and where only a SAS is set, which cannot sign another.
+    Signed on behalf of an identity of Entra ID (a user delegation SAS), whatever opens the account otherwise: a link
+    that the account key signed could only be withdrawn by changing the key. An emulator over http knows no identity,
+    and takes the key. Raises GlintError for a longer time, and where there is no identity.
     """
     if not 0 < seconds <= MAX_LINK_S:
         raise GlintError(f"a link lasts 1 to {MAX_LINK_S} seconds, got {seconds}")
     container, key = container_and_key(uri)
-    signed = account.sign_in()
-    if signed.how == "sas":
-        raise GlintError(
-            "a link cannot be signed with GLINT_BLOB_SAS; set GLINT_BLOB_KEY, or neither to use an identity"
-        )
     now = datetime.now(UTC)
     start, expiry = now - CLOCK_SKEW, now + timedelta(seconds=seconds)
-    signing: dict[str, Any] = {"account_key": signed.secret}
-    if signed.how == "identity":
-        with open_service(account) as service:
-            try:
-                delegated = service.get_user_delegation_key(start, expiry, **FIRST_REQUEST)
-            except AzureError as error:
-                raise GlintError(f"{uri}: no link to it: {account.explain(refusal_of(error), container)}") from None
-        signing = {"user_delegation_key": delegated}
+    signing = _signing(account, uri, start, expiry)
     reading = BlobSasPermissions(read=True)
     token = generate_blob_sas(account.name, container, key, permission=reading, start=start, expiry=expiry, **signing)
     with ContainerClient(account.url, container) as client:
         return f"{client.get_blob_client(key).url}?{token}"
+
+
+def _signing(account: BlobAccount, uri: str, start: datetime, expiry: datetime) -> dict[str, Any]:
+    """What signs a link."""
+    if account.url.startswith("http://"):
+        if (signed := account.sign_in()).how != "key":
+            raise GlintError(f"a link to {account.url}, which is not https, must be signed with GLINT_BLOB_KEY")
+        return {"account_key": signed.secret}
+    try:
+        identity = account.identity()
+    except GlintError:
+        raise GlintError(
+            f"{uri}: no link to it: an Azure identity has to sign it, and there is none; run `az login`, or give this "
+            "machine a workload or managed identity"
+        ) from None
+    with _service(account, identity, num_connections=1) as service:
+        try:
+            key = _first(lambda: service.get_user_delegation_key(start, expiry, **FIRST_REQUEST))
+        except AzureError as error:
+            refusal = refusal_of(error)
+            line = DELEGATOR if refusal.status in (401, 403) else account.explain(refusal, container_and_key(uri)[0])
+            raise GlintError(f"{uri}: no link to it: {line}") from None
+    return {"user_delegation_key": key}
 
 
 def refusal_of(error: AzureError) -> Refusal:
@@ -226,7 +248,9 @@ def _contents(container: ContainerClient, prefix: str, progress: Progress) -> tu
     progress.begin("looking what is there", None, "blobs")
     there: dict[str, bytes] = {}
     try:
-        for blob in container.list_blobs(name_starts_with=prefix or None, **FIRST_REQUEST):
+        below = partial(container.list_blobs, name_starts_with=prefix or None)
+        _first(lambda: next(below(results_per_page=1, **FIRST_REQUEST), None))
+        for blob in below():
             if md5 := blob.content_settings.content_md5:
                 there[blob.name] = bytes(md5)
     except ResourceNotFoundError as error:
@@ -240,6 +264,18 @@ def _contents(container: ContainerClient, prefix: str, progress: Progress) -> tu
     finally:
         progress.end()
     return there, False
+
+
+def _first(request: Callable[[], T]) -> T:
+    """The first request to an account, made again for a few seconds where that may help."""
+    started = time.monotonic()
+    while True:
+        try:
+            return request()
+        except AzureError as error:
+            if not refusal_of(error).transient or time.monotonic() - started > FIRST_PATIENCE_S:
+                raise
+        time.sleep(FIRST_PAUSE_S)
 
 
 def _files(folder: str, prefix: str, ignored: Counter[str]) -> Iterator[_Local]:

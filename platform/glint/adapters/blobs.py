@@ -6,9 +6,10 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import obstore
 from obstore.exceptions import (
@@ -25,6 +26,9 @@ from glint.adapters.blob_account import BlobAccount, Refusal, addressable
 from glint.adapters.files import changed, check_size
 from glint.core.errors import GlintError, ImageError
 
+if TYPE_CHECKING:
+    from obstore import GetOptions
+
 LIST_CHUNK = 1000
 FIRST_PATIENCE_S = 4.0
 """For so long a listing is tried again before its first name is seen: an account that is not there is said soon."""
@@ -38,8 +42,13 @@ UNREADABLE = "name with empty parts or control characters"
 BACKOFF: Any = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2}
 READ_RETRIES: Any = {"max_retries": 12, "retry_timeout": timedelta(seconds=30), "backoff": BACKOFF}
 LIST_RETRIES: Any = {"max_retries": 6, "retry_timeout": timedelta(seconds=4), "backoff": BACKOFF}
+PROBE_RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=2), "backoff": BACKOFF}
 READ_TIMEOUTS = {"connect_timeout": "5s", "timeout": "60s"}
 LIST_TIMEOUTS = {"connect_timeout": "3s", "timeout": "30s"}
+FIRST_TIMEOUTS = LIST_TIMEOUTS | {"read_timeout": "5s"}
+"""Of the first request to an account: who takes the connection and never answers is given up soon."""
+ANSWERED = frozenset({404, 409, 412, 416})
+"""What becomes of one blob alone: the account has let the request in."""
 
 
 class Blob(NamedTuple):
@@ -59,26 +68,48 @@ def open_reader(account: BlobAccount, container: str) -> AzureStore:
     return _open(account, container, READ_RETRIES, READ_TIMEOUTS)
 
 
-def read_blob(store: AzureStore, uri: str, key: str, etag: str | None, max_bytes: int | None) -> bytes:
-    """All bytes of a blob; with an etag, only if it still has it. Raises ImageError."""
+def read_blob(
+    store: AzureStore, uri: str, key: str, etag: str | None, max_bytes: int | None, part: tuple[int, int] | None = None
+) -> bytes:
+    """All bytes of a blob, or those from one place up to another; with an etag, only if it still has it.
+
+    Raises ImageError.
+    """
     if not addressable(key):
         raise ImageError("failed", "unreadable_name", f"{uri} cannot be read: {UNREADABLE}")
     for attempt in range(READ_ATTEMPTS):
         if attempt:
             time.sleep(_wait_s(attempt))
         try:
-            return _whole(store, uri, key, etag, max_bytes)
-        except FileNotFoundError:
-            raise _missing(uri) from None
-        except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise ImageError("denied", "permission", f"{uri} may not be read: {_line(error)}") from None
-        except PreconditionError:
-            raise _gone_or_changed(store, uri, key) from None
-        except BaseError as error:
-            raise ImageError("failed", "read_error", f"{uri} cannot be read: {_line(error)}") from None
+            with _explained(store, uri, key):
+                return _whole(store, uri, key, etag, max_bytes, part)
         except _BrokenOff:
             continue
     raise ImageError("failed", "broken_off", f"{uri} cannot be read: {READ_ATTEMPTS} times its bytes broke off")
+
+
+def find_blob(store: AzureStore, uri: str, key: str) -> Blob:
+    """A blob's etag and size as they are now; raises ImageError as reading does."""
+    if not addressable(key):
+        raise ImageError("failed", "unreadable_name", f"{uri} cannot be read: {UNREADABLE}")
+    with _explained(store, uri, key):
+        found = obstore.head(store, key)
+        return Blob(key, (found["e_tag"] or "").strip('"') or None, found["size"])
+
+
+@contextmanager
+def _explained(store: AzureStore, uri: str, key: str) -> Iterator[None]:
+    """Refusals of obstore as ImageError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise _missing(uri) from None
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise ImageError("denied", "permission", f"{uri} may not be read: {_line(error)}") from None
+    except PreconditionError:
+        raise _gone_or_changed(store, uri, key) from None
+    except BaseError as error:
+        raise ImageError("failed", "read_error", f"{uri} cannot be read: {_line(error)}") from None
 
 
 def _gone_or_changed(store: AzureStore, uri: str, key: str) -> ImageError:
@@ -96,14 +127,41 @@ def _missing(uri: str) -> ImageError:
     return ImageError("missing", "not_found", f"{uri} does not exist")
 
 
+def check_readable(account: BlobAccount, container: str, key: str) -> None:
+    """Ask for a blob, not for its bytes: whoever reads it, or learns that it is gone, has the right settings.
+
+    A refusal may be of that blob alone, so the container's listing is asked too before the account is blamed. Raises
+    GlintError that names the setting, or the container that does not exist, within seconds.
+    """
+    store = _open(account, container, PROBE_RETRIES, FIRST_TIMEOUTS)
+    refusal = _asked(lambda: obstore.get(store, key))
+    alone = refusal is None or (refusal.status in ANSWERED and refusal.code != "ContainerNotFound")
+    if refusal and (refusal.status in (401, 403) or refusal.code == "ResourceNotFound"):
+        listed = _asked(lambda: next(iter(obstore.list(store, chunk_size=1)), None))
+        alone, refusal = listed is None, listed
+    if refusal and not alone:
+        raise GlintError(f"az://{container} cannot be read: {account.explain(refusal, container)}")
+
+
+def _asked(ask: Callable[[], object]) -> Refusal | None:
+    try:
+        ask()
+    except (BaseError, FileNotFoundError) as error:
+        return _refusal(error)
+    return None
+
+
 class _BrokenOff(Exception):  # noqa: N818 - it may be asked for again
     pass
 
 
-def _whole(store: AzureStore, uri: str, key: str, etag: str | None, max_bytes: int | None) -> bytes:
+def _whole(
+    store: AzureStore, uri: str, key: str, etag: str | None, max_bytes: int | None, part: tuple[int, int] | None
+) -> bytes:
     # Azure's listing gives an etag bare; a condition of HTTP has it in quotes.
-    found = obstore.get(store, key, options={"if_match": f'"{etag}"'} if etag else None)
-    size = found.meta["size"]
+    options: GetOptions = {"if_match": f'"{etag}"'} if etag else {}
+    found = obstore.get(store, key, options=options | {"range": part} if part else options)
+    size = part[1] - part[0] if part else found.meta["size"]
     check_size(uri, size, max_bytes)
     try:
         data = bytes(found.bytes())
@@ -151,12 +209,15 @@ class _Interrupted(Exception):  # noqa: N818 - it may go on
 
 class _ObstoreLister:
     def __init__(self, account: BlobAccount, container: str, prefix: str) -> None:
-        self._store = _open(account, container, LIST_RETRIES, LIST_TIMEOUTS)
+        self._account = account
+        self._container = container
         self._prefix = prefix or None
 
     def __call__(self, last: str | None) -> Iterator[Blob]:
+        timeouts = FIRST_TIMEOUTS if last is None else LIST_TIMEOUTS
+        store = _open(self._account, self._container, LIST_RETRIES, timeouts)
         try:
-            for chunk in obstore.list(self._store, self._prefix, offset=last, chunk_size=LIST_CHUNK):
+            for chunk in obstore.list(store, self._prefix, offset=last, chunk_size=LIST_CHUNK):
                 for blob in chunk:
                     yield Blob(blob["path"], (blob["e_tag"] or "").strip('"') or None, blob["size"])
         except InvalidPathError:
@@ -241,7 +302,7 @@ def _refusal(error: Exception) -> Refusal:
     if status := re.search(r"status code: (\d{3})", text):
         code = re.search(r"<Code>(\w+)</Code>", text)
         return Refusal(int(status[1]), code[1] if code else "")
-    if "InvalidListResponse" in text or "Received redirect" in text:
+    if "InvalidListResponse" in text or "Received redirect" in text or "Header missing" in text:
         return Refusal(200)
     if "External Azure credential provider" in text:
         return Refusal(401)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
+import json
 import logging
+import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +21,23 @@ from azure.cosmos.exceptions import CosmosBatchOperationError, CosmosHttpRespons
 
 from glint.core.errors import GlintError
 
-OPEN_TIMEOUT_S = 8.0
+OPEN_TIMEOUT_S = 6.0
 MAX_CONNECTIONS = 32
 NOT_FOUND = 404
 TOO_LARGE = 413
 TOO_MANY = 429
+THROTTLED = frozenset({TOO_MANY, 449})
+"""The service is there and asks to come back later."""
 TRANSIENT = frozenset({408, 410, 429, 449, 500, 502, 503, 504})
 
 
 class UnreachableError(GlintError):
-    """The account does not answer now; it may again."""
+    """The account does not answer now, or asks to come back later, in `retry_after_s` at the earliest."""
+
+    def __init__(self, line: str, throttled: bool = False, retry_after_s: float = 0.0) -> None:
+        super().__init__(line)
+        self.throttled = throttled
+        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True)
@@ -45,8 +56,32 @@ class CosmosAddress:
 
     @property
     def url(self) -> str:
-        """The account's endpoint."""
-        return self.endpoint or f"https://{self.account}.documents.azure.com:443/"
+        """The account's endpoint; raises GlintError for one that is none."""
+        if self.endpoint is None:
+            return f"https://{self.account}.documents.azure.com:443/"
+        if not re.fullmatch(r"https?://([\w.-]+|\[[\da-fA-F:]+\])(:\d{1,5})?/?", self.endpoint):
+            shown = re.split("[;?]", self.endpoint)[0]  # without the key of a connection string
+            raise GlintError(f"GLINT_COSMOS_ENDPOINT {shown!r} must be https://HOST[:PORT]")
+        return self.endpoint
+
+    def credential(self) -> str | None:
+        """The account key, None for Entra ID; raises GlintError for what cannot be a key, or no identity sign in with.
+
+        The SDK would look at the key only when it signs, and let the decoder's own error out.
+        """
+        key = (self.key() or "").strip()
+        if not key:
+            if self.url.startswith("http://"):
+                raise GlintError(
+                    f"GLINT_COSMOS_ENDPOINT {self.url} is not https, where an identity could sign in: set "
+                    "GLINT_COSMOS_KEY"
+                )
+            return None
+        try:
+            base64.b64decode(key, validate=True)
+        except (binascii.Error, ValueError):
+            raise GlintError("GLINT_COSMOS_KEY is not the key of an account: it is not base64") from None
+        return key
 
     @property
     def uri(self) -> str:
@@ -68,7 +103,7 @@ async def connect(
 ) -> AsyncIterator[CosmosClient]:
     """A client on this event loop. Raises what `explained` makes of a failure."""
     async with AsyncExitStack() as stack:
-        credential: Any = address.key()
+        credential: Any = address.credential()
         if credential is None:
             from azure.identity.aio import DefaultAzureCredential
 
@@ -133,14 +168,22 @@ def explain(error: BaseException, address: CosmosAddress) -> GlintError | None:
             f"{where}: the account refuses the credential; check GLINT_COSMOS_KEY, or unset it for Entra ID"
         )
     if status == 403:
-        return GlintError(
-            f"{where}: this identity may not do that; give it the role Cosmos DB Built-in Data Contributor, or set "
-            "GLINT_COSMOS_KEY"
-        )
+        return GlintError(f"{where}: {_forbidden(error, address)}")
     if status == NOT_FOUND:
         return GlintError(f"{where}: the account has no such database or container; glint store init makes them")
+    if status in THROTTLED:
+        more = "; raise the database's RU/s, or set GLINT_COSMOS_RU to them, so that a job leaves readers some"
+        return UnreachableError(
+            f"{where}: the account is busy and asks to come back later (status {status})"
+            + (more if status == TOO_MANY else ""),
+            throttled=True,
+            retry_after_s=retry_after_s(error),
+        )
     if is_transient(error):
-        return UnreachableError(f"{where}: {address.url} does not answer ({_reason(error)}); {_what_to_check(address)}")
+        return UnreachableError(
+            f"{where}: {address.url} does not answer ({_brief(error)}); {_what_to_check(address)}",
+            retry_after_s=retry_after_s(error),
+        )
     return None
 
 
@@ -162,10 +205,40 @@ def status_of(error: BaseException) -> int | None:
     return None
 
 
+def retry_after_s(error: BaseException) -> float:
+    """How long the service asks to wait, 0 where it does not say."""
+    said = getattr(error, "headers", None) or {}
+    try:
+        return max(float(said.get("x-ms-retry-after-ms", 0)) / 1000, 0.0)
+    except ValueError:
+        return 0.0
+
+
+def reason(error: CosmosHttpResponseError) -> str:
+    """Why the service refused, in its own words, without what it says for its own people."""
+    said = str(error.http_error_message or "")
+    with suppress(ValueError, TypeError, KeyError):  # it need not be JSON
+        said = str(json.loads(said)["message"])
+    if listed := re.search(r'"Errors":\s*\[(.*?)\]', said, re.DOTALL):
+        said = ", ".join(re.findall(r'"((?:[^"\\]|\\.)*)"', listed[1])) or said
+    said = re.split(r"\s*,?\s*(?:ActivityId|RequestStartTime|Request URI|Learn more)\b", said)[0]
+    return " ".join(said.removeprefix("Message: ").split())[:300] or f"status {error.status_code}"
+
+
+def _forbidden(error: BaseException, address: CosmosAddress) -> str:
+    said = reason(error) if isinstance(error, CosmosHttpResponseError) else "status 403"
+    if address.key() is None:
+        return (
+            f"this identity may not do that ({said}); give it the role Cosmos DB Built-in Data Contributor, or set "
+            "GLINT_COSMOS_KEY"
+        )
+    return f"the account forbids it ({said}); check its firewall, and that GLINT_COSMOS_KEY may write"
+
+
 def _what_to_check(address: CosmosAddress) -> str:
     return "check GLINT_COSMOS_ENDPOINT" if address.endpoint else "check the account's name and the network"
 
 
-def _reason(error: BaseException) -> str:
+def _brief(error: BaseException) -> str:
     status = status_of(error)
     return f"status {status}" if status else str(error).partition("\n")[0][:120] or "timeout"

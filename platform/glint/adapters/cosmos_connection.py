@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 from azure.cosmos.aio import ContainerProxy
 
-from glint.adapters.cosmos_client import OPEN_TIMEOUT_S, TOO_MANY, CosmosAddress, connect, explained
+from glint.adapters.cosmos_client import (
+    OPEN_TIMEOUT_S,
+    TOO_MANY,
+    CosmosAddress,
+    UnreachableError,
+    connect,
+    explained,
+)
 from glint.adapters.cosmos_schema import INDEXED
 from glint.adapters.limiter import RequestUnitLimiter
 
 T = TypeVar("T")
 
 ATTEMPT_TIMEOUT_S = 15.0
+BACKOFF_S = (0.1, 5.0)
+FIRST_PATIENCE_S = 3.0
+"""For so long a read is tried again that finds nobody at the account: a wrong setting is said soon."""
 
 
 class Connection:
@@ -52,6 +64,11 @@ class Connection:
                 self._stack = opened.pop_all()
             self._containers = containers
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the account has answered."""
+        return bool(self._containers)
+
     async def close(self) -> None:
         """Close the client."""
         await self._stack.aclose()
@@ -59,6 +76,26 @@ class Connection:
     def _heed(self, response: Any) -> None:
         if response.http_response.status_code == TOO_MANY:
             self.limiter.refused()
+
+
+async def patiently(
+    attempt: Callable[[], Awaitable[T]], deadline_s: float, reached: Callable[[], bool] = lambda: True
+) -> T:
+    """Try until it succeeds, fails for good, or the deadline has passed, with growing and random pauses.
+
+    The service's own word on when to come back is heeded. Where it has not been reached yet, patience ends early.
+    """
+    started, (pause, longest) = time.monotonic(), BACKOFF_S
+    while True:
+        try:
+            return await attempt()
+        except UnreachableError as error:
+            wait = error.retry_after_s * random.uniform(1.0, 1.2) + pause * random.uniform(0.5, 1.5)
+            patience = deadline_s if error.throttled or reached() else min(FIRST_PATIENCE_S, deadline_s)
+            if time.monotonic() - started + wait > patience:
+                raise
+        await asyncio.sleep(wait)
+        pause = min(2 * pause, longest)
 
 
 async def together(works: Iterable[Awaitable[T]]) -> list[T]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import heapq
-import random
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,9 +26,8 @@ from glint.adapters.cosmos_client import (
     TOO_LARGE,
     TOO_MANY,
     CosmosAddress,
-    UnreachableError,
 )
-from glint.adapters.cosmos_connection import Connection, together
+from glint.adapters.cosmos_connection import Connection, patiently, together
 from glint.adapters.cosmos_schema import (
     BOOKS,
     JOBS_PK,
@@ -50,7 +47,6 @@ from glint.core.stores import EVERY, LabelPage, OutcomeFilter, Page, check_chunk
 
 T = TypeVar("T")
 
-BACKOFF_S = (0.1, 5.0)
 CHUNKS_AT_ONCE = 200
 PRECONDITION_FAILED = 412
 UNITS_PER_WRITE = 6.0
@@ -128,7 +124,7 @@ class CosmosStore:
                 return None
             return Job.model_validate(document["job"]), str(document["_etag"])
 
-        return await self._on(BOOKS, get)
+        return await self._read(BOOKS, get)
 
     async def jobs(self, limit: int = 100) -> list[Job]:
         """The newest jobs first; limit is 1 to MAX_PAGE."""
@@ -241,16 +237,8 @@ class CosmosStore:
     # Writing
 
     async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Try until it succeeds, fails for good, or the deadline has passed."""
-        deadline, (pause, longest) = time.monotonic() + self.limits.deadline_s, BACKOFF_S
-        while True:
-            try:
-                return await attempt()
-            except UnreachableError:
-                if time.monotonic() + pause > deadline:
-                    raise
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, longest)
+        """Write, as long as it takes up to the deadline, whether the account is there or not yet."""
+        return await patiently(attempt, self.limits.deadline_s)
 
     async def _write_chunk(self, pk: str, documents: list[dict[str, Any]]) -> None:
         connection = self._connected()
@@ -284,7 +272,12 @@ class CosmosStore:
         async def read(container: ContainerProxy) -> list[dict[str, Any]]:
             return [row async for row in container.query_items(query, parameters=parameters, partition_key=pk)]
 
-        return await self._on(name, read)
+        return await self._read(name, read)
+
+    async def _read(self, name: str, work: Callable[[ContainerProxy], Awaitable[T]]) -> T:
+        """Read as patiently as a write, once the account has answered at all."""
+        connection = self._connected()
+        return await patiently(lambda: connection.on(name, work), self.limits.deadline_s, lambda: connection.is_open)
 
     async def _merged(self, name: str, keys: list[str], query: str, values: dict[str, Any], order: str) -> list[Any]:
         """Each partition offers its first rows; all of them in the order of a field."""
@@ -297,10 +290,13 @@ class CosmosStore:
             "ORDER BY c.chunk"
         )
         last = -1
-        while documents := await self._query(OUTCOMES, pk, query, {"@last": last}):
+        while True:
+            documents = await self._query(OUTCOMES, pk, query, {"@last": last})
             for document in documents:
                 yield Chunk.model_validate(fields_of(document, Chunk))
-            last = documents[-1]["chunk"]
+                last = document["chunk"]
+            if len(documents) < CHUNKS_AT_ONCE:
+                return
 
     def _partitions(self, job_id: str) -> list[str]:
         return [partition_key(job_id, number, self.num_partitions) for number in range(self.num_partitions)]

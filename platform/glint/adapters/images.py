@@ -49,6 +49,16 @@ class Images:
         """
         return self._blobs(source) if source.startswith("az://") else list_files(source)
 
+    def check_readable(self, uri: str) -> None:
+        """Raise GlintError where the settings let nobody read what lies beside an az:// address, by asking for it.
+
+        What is wrong with that one blob alone is no error here.
+        """
+        from glint.adapters.blobs import check_readable
+
+        container, key = container_and_key(uri)
+        check_readable(self._account(uri), container, key)
+
     def read(self, uri: str, etag: str | None = None) -> bytes:
         """The bytes of an image; with an etag, only if it is still the one that a listing gave.
 
@@ -87,13 +97,29 @@ class Images:
             raise GlintError(f"{uri} needs a storage account: set GLINT_BLOB_ACCOUNT to its name")
         return BlobAccount(self.account, self.endpoint, self.credentials)
 
+    def download(self, uri: str, folder: Path) -> Path:
+        """A blob of any size as a file below `folder`, named after its address and etag; fetched unless it is there.
+
+        Raises as `read` does.
+        """
+        from glint.adapters.downloads import download_blob
+
+        store, key = self._open_blob(uri)
+        return download_blob(store, uri, key, folder / f"{self.account}")
+
     def _read_blob(self, uri: str, etag: str | None) -> bytes:
-        from glint.adapters.blobs import open_reader, read_blob
+        from glint.adapters.blobs import read_blob
+
+        store, key = self._open_blob(uri)
+        return read_blob(store, uri, key, etag, self.max_bytes)
+
+    def _open_blob(self, uri: str) -> tuple[AzureStore, str]:
+        from glint.adapters.blobs import open_reader
 
         container, key = container_and_key(uri)
         if (store := self._stores.get(container)) is None:
             store = self._stores.setdefault(container, open_reader(self._account(uri), container))
-        return read_blob(store, uri, key, etag, self.max_bytes)
+        return store, key
 
     def _blobs(self, source: str) -> Iterator[Listed]:
         from glint.adapters.blobs import UNREADABLE, list_blobs

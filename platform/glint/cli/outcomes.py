@@ -19,7 +19,7 @@ from glint.cli.console import stderr, stdout
 from glint.cli.tables import rows
 from glint.core.errors import GlintError
 from glint.core.job import Job, Totals
-from glint.core.outcome import STATUSES, Outcome, outcome_row
+from glint.core.outcome import Outcome, outcome_row
 from glint.core.stores import Bridge, OutcomeFilter, ResultStore
 
 PAGE = 1000
@@ -27,22 +27,31 @@ TABLE_ROWS = 50
 SHOWN = ("status", "label", "confidence", "decision", "error_type", "uri")
 
 
+def filter_of(
+    status: str | None, label: str | None, decision: str | None, low: float | None, high: float | None
+) -> OutcomeFilter:
+    """The options as a filter; raises GlintError naming the option that is wrong."""
+    try:
+        return OutcomeFilter(status, label, decision, low, high)
+    except GlintError as error:
+        said = str(error).replace("confidence must", "min-confidence and --max-confidence must", 1)
+        raise GlintError(f"--{said}") from None
+
+
 def show_outcomes(
-    store: ResultStore, job_id: str, status: str | None, form: str, out: Path | None, limit: int | None, as_json: bool
+    store: ResultStore, job_id: str, where: OutcomeFilter, form: str, out: Path | None, limit: int | None, as_json: bool
 ) -> None:
-    """Write the outcomes of a job; raises GlintError for an unknown job, status or a missing --out."""
-    if status is not None and status not in STATUSES:
-        raise GlintError(f"--status {status!r} must be one of {', '.join(STATUSES)}")
+    """Write the outcomes of a job that pass the filter; raises GlintError for an unknown job or a missing --out."""
     if form == "parquet" and out is None:
         raise GlintError("--format parquet needs --out FILE")
     bridge = Bridge()
     try:
         job = bridge.run(store.get_job(job_id)) or _no_job(bridge, store, job_id)
-        found = _outcomes(bridge, store, job_id, OutcomeFilter(status=status))
+        found = _outcomes(bridge, store, job_id, where)
         if as_json:
             _write_json(job, _totals(bridge, store, job_id), islice(found, limit))
         elif form == "table" and out is None:
-            _print_table(_totals(bridge, store, job_id), list(islice(found, limit or TABLE_ROWS)), status)
+            _print_table(_totals(bridge, store, job_id), list(islice(found, limit or TABLE_ROWS)), where)
         else:
             num = _write_file(islice(found, limit), form, out)
             stderr.print(f"{num:,} outcomes" + (f" -> {out}" if out else ""))
@@ -82,12 +91,22 @@ def _write_json(job: Job, totals: Totals, outcomes: Iterator[Outcome]) -> None:
     sys.stdout.write(json.dumps(document) + "\n")
 
 
-def _print_table(totals: Totals, outcomes: list[Outcome], status: str | None) -> None:
+def _print_table(totals: Totals, outcomes: list[Outcome], where: OutcomeFilter) -> None:
     lines = [[outcome_row(outcome)[name] for name in SHOWN] for outcome in outcomes]
     stdout.print(rows(SHOWN, lines))
-    every = totals.statuses[status] if status else totals.num_images
     counts = ", ".join(f"{count:,} {name}" for name, count in totals.statuses.most_common())
-    stdout.print(f"{len(outcomes):,} of {every:,} outcomes shown; the job has {counts or 'none yet'}")
+    every = _num_passing(totals, where)
+    shown = f"{len(outcomes):,}" + ("" if every is None else f" of {every:,}")
+    stdout.print(f"{shown} outcomes shown; the job has {counts or 'none yet'}")
+
+
+def _num_passing(totals: Totals, where: OutcomeFilter) -> int | None:
+    """How many outcomes of the job pass the filter, where its totals tell."""
+    counts = {"status": totals.statuses, "label": totals.labels, "decision": totals.decisions}
+    asked = [name for name, value in vars(where).items() if value is not None]
+    if not asked:
+        return totals.num_images
+    return counts[asked[0]][getattr(where, asked[0])] if len(asked) == 1 and asked[0] in counts else None
 
 
 def _write_file(outcomes: Iterator[Outcome], form: str, out: Path | None) -> int:

@@ -16,14 +16,17 @@ app = typer.Typer(
 
 @app.command()
 def init(
-    max_ru: Annotated[int, typer.Option(min=400, help="RU/s of a new database, shared by its containers")] = 4000,
+    max_ru: Annotated[
+        int, typer.Option(help="RU/s of a new database, shared by its containers; autoscale has steps of 1000")
+    ] = 4000,
     autoscale: Annotated[bool, typer.Option(help="between a tenth of --max-ru and all of it, as needed")] = True,
     serverless: Annotated[bool, typer.Option("--serverless", help="the account has no throughput of its own")] = False,
     json: AsJson = False,
 ) -> None:
     """Make the database of GLINT_STORE and its containers, where they are missing.
 
-    No other command needs the right to do so; with Entra ID that is a role of the control plane.
+    No other command needs the right to do so. It takes the account's key: identities of Entra ID may not make
+    databases through the data plane, whatever their role, and docs/store.md says how else they are made.
 
     Examples:
 

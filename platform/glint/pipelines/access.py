@@ -1,0 +1,50 @@
+"""Whether images can be read at all, asked once for each container before a long job begins.
+
+To be called before Ray starts, and before what takes long to import: a wrong setting is then said within seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from glint.adapters.blob_account import addressable, container_and_key
+from glint.adapters.images import Images
+from glint.core.manifest import Manifest
+
+
+def check_input(source: str, images: Images) -> None:
+    """Raise GlintError where a manifest names what cannot be read, or an az:// prefix cannot be listed."""
+    if source.startswith("az://"):
+        next(iter(images.list(source)), None)
+    elif Path(source).is_file():
+        check_access(Manifest.open(source, option="--input"), images)
+
+
+def check_access(manifest: Manifest, images: Images) -> None:
+    """Raise GlintError where the settings let nobody read a container that the manifest names.
+
+    A job would otherwise give every image its outcome `denied`, once and for all; what is wrong with single blobs stays
+    their outcome. One request for each container, however long the manifest is.
+    """
+    asked = set[str]()
+    for uri in _some_of(manifest):
+        if not uri.startswith("az://"):
+            continue
+        container, key = container_and_key(uri)
+        if container not in asked and addressable(key):
+            asked.add(container)
+            images.check_readable(uri)
+
+
+def _some_of(manifest: Manifest) -> Iterator[str]:
+    """The addresses of the first row group, and the first and last in order of every other, from the file's footer."""
+    with pq.ParquetFile(manifest.path) as file:
+        yield from file.read_row_group(0, columns=["uri"])["uri"].to_pylist()
+        number = file.schema_arrow.names.index("uri")
+        for group in range(1, file.num_row_groups):
+            known = file.metadata.row_group(group).column(number).statistics
+            if known is not None and known.has_min_max:
+                yield from (known.min, known.max)

@@ -1,0 +1,88 @@
+"""glint batch results: outcomes chosen by status, label, decision and confidence."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from tests.stores.store_documents import chunk_of, job, outcome
+from typer.testing import CliRunner
+
+from glint.adapters.sqlite_store import SqliteStore
+from glint.cli.batch import results
+from glint.core.errors import GlintError
+from glint.core.outcome import Outcome
+from glint.core.stores import Bridge
+
+NUM = 99
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Outcome]:
+    """The outcomes of the job `first`, which lies in the store of the settings."""
+    monkeypatch.setenv("GLINT_HOME", str(tmp_path))
+    monkeypatch.delenv("GLINT_STORE", raising=False)
+    store, bridge = SqliteStore(tmp_path / "results.db"), Bridge()
+    bridge.run(store.put_job(job("first")))
+    bridge.run(store.put_chunk(*chunk_of("first", 0, NUM)))
+    bridge.run(store.close())
+    bridge.close()
+    return [outcome("first", number) for number in range(NUM)]
+
+
+def call(*arguments: str):
+    app = typer.Typer()
+    app.command()(results)
+    return CliRunner().invoke(app, ["first", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "passes"),
+    [
+        (["--status", "missing"], lambda row: row.status == "missing"),
+        (["--label", "open"], lambda row: row.label == "open"),
+        (["--label", "none has it"], lambda row: False),
+        (["--decision", "review"], lambda row: row.decision == "review"),
+        (["--min-confidence", "0.9"], lambda row: row.confidence is not None and row.confidence >= 0.9),
+        (["--max-confidence", "0"], lambda row: row.confidence == 0),
+        (
+            ["--decision", "reject", "--label", "short", "--min-confidence", "0.2", "--max-confidence", "0.5"],
+            lambda row: row.decision == "reject" and row.label == "short" and 0.2 <= row.confidence <= 0.5,
+        ),
+    ],
+)
+def test_options_choose_the_outcomes_that_are_shown(stored: list[Outcome], arguments: list[str], passes) -> None:
+    wanted = {row.uri for row in stored if passes(row)}
+    done = call(*arguments, "--json")
+    assert done.exit_code == 0, done.output
+    assert {row["uri"] for row in json.loads(done.stdout)["outcomes"]} == wanted
+    table = call(*arguments, "--limit", "1000").stdout
+    assert f"{len(wanted)} " in table.splitlines()[-1]
+    assert len(call(*arguments, "--format", "csv").stdout.splitlines()) == (len(wanted) + 1 if wanted else 0)
+
+
+def test_a_table_says_of_how_many_where_the_totals_know(stored: list[Outcome]) -> None:
+    num_open = sum(row.label == "open" for row in stored)
+    num_review = sum(row.decision == "review" for row in stored)
+    assert f"3 of {NUM} outcomes shown" in call("--limit", "3").stdout
+    assert f"3 of {num_open} outcomes shown" in call("--limit", "3", "--label", "open").stdout
+    assert f"3 of {num_review} outcomes shown" in call("--limit", "3", "--decision", "review").stdout
+    assert "\n3 outcomes shown" in call("--limit", "3", "--min-confidence", "0.1").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--status", "okay"], "--status 'okay' must be one of ok, undecodable"),
+        (["--decision", "keep"], "--decision 'keep' must be one of accept, review, reject"),
+        (
+            ["--min-confidence", "0.9", "--max-confidence", "0.2"],
+            "--min-confidence and --max-confidence must be a range within 0 and 1, got 0.9 to 0.2",
+        ),
+        (["--max-confidence", "50"], "--min-confidence and --max-confidence must be a range within 0 and 1"),
+    ],
+)
+def test_a_choice_that_nothing_could_pass_is_named(stored: list[Outcome], arguments: list[str], said: str) -> None:
+    done = call(*arguments)
+    assert isinstance(done.exception, GlintError)
+    assert str(done.exception).startswith(said)
