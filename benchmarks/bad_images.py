@@ -88,6 +88,10 @@ with tempfile.TemporaryDirectory() as directory:
 outcomes = {outcome["uri"].rpartition("/")[2]: outcome for outcome in results["outcomes"]}
 wrong = {name: outcomes[name]["status"] for name, (_, status) in EXPECTED.items() if outcomes[name]["status"] != status}
 wrong |= {name: statuses[name] for name, (status, _) in EXPECTED.items() if statuses[name] != status}
+wrong |= {
+    name: outcome["status"] for name, outcome in outcomes.items() if outcome["status"] != "ok" and name not in EXPECTED
+}
+wrong |= {good.name: statuses[good.name]} if statuses[good.name] != 200 else {}
 missing = snapshot["num_images"] - len(results["outcomes"])
 end(
     "bad_images",

@@ -1,9 +1,27 @@
-import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import grpc
 import pytest
 
 from glint.adapters.network import reach_ray
 from glint.core.errors import GlintError
+
+
+@pytest.fixture
+def web_server() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_what_is_no_ray_is_told_from_one(web_server: str, scheme: str) -> None:
+    with pytest.raises(GlintError, match=f"what listens at {web_server} is no Ray; check GLINT_RAY_ADDRESS"):
+        reach_ray(scheme + web_server)
 
 
 def test_a_ray_that_does_not_answer_is_named_before_ray_waits_for_it() -> None:
@@ -12,13 +30,19 @@ def test_a_ray_that_does_not_answer_is_named_before_ray_waits_for_it() -> None:
             reach_ray(address)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "ray://somewhere", ":8", "host:port"])
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1", "ray://somewhere", "host:", ":8", "host:port"])
 def test_an_address_without_host_or_port_is_refused(address: str) -> None:
     with pytest.raises(GlintError, match="must be HOST:PORT"):
         reach_ray(address)
 
 
-def test_what_answers_is_let_through() -> None:
+def test_what_speaks_as_ray_does_is_let_through() -> None:
     reach_ray("auto")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        reach_ray(f"127.0.0.1:{server.getsockname()[1]}")
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        reach_ray(f"127.0.0.1:{port}")
+        server.stop(None).wait()

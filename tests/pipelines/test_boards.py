@@ -71,3 +71,14 @@ def test_documented_code_runs_and_draws_the_documented_picture(tmp_path: Path, m
 
 def _contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_pictures_that_are_there_already_stay_untouched(tmp_path: Path) -> None:
+    write_boards(tmp_path, 7, size=64)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+    spoilt = next(path for path in before if path.suffix == ".jpg")
+    spoilt.write_bytes(b"cut")
+    write_boards(tmp_path, 7, size=64)
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+    assert spoilt.read_bytes() != b"cut"
+    assert {path for path in before if before[path] != after[path]} == {spoilt}

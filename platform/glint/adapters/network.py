@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import socket
 
+import grpc
+
 from glint.core.errors import GlintError
 
 CONNECT_TIMEOUT_S = 3.0
+RAY_TIMEOUT_S = 5.0
+"""For the first words of HTTP/2, which Ray speaks and whatever else may listen there does not."""
 
 
 def reach(host: str, port: int, setting: str) -> None:
@@ -25,3 +29,8 @@ def reach_ray(address: str) -> None:
     if not host or not port.isdigit():
         raise GlintError(f"GLINT_RAY_ADDRESS {address!r} must be HOST:PORT")
     reach(host, int(port), "GLINT_RAY_ADDRESS")
+    with grpc.insecure_channel(f"{host}:{port}") as channel:
+        try:
+            grpc.channel_ready_future(channel).result(RAY_TIMEOUT_S)
+        except grpc.FutureTimeoutError:
+            raise GlintError(f"what listens at {host}:{port} is no Ray; check GLINT_RAY_ADDRESS") from None

@@ -1,6 +1,7 @@
 """Write a data set of generated circuit boards: JPEG files in a folder for each class, and labels.csv."""
 
 import csv
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +18,9 @@ def write_boards(
 ) -> int:
     """Write `num_images` crops of `size` pixels below `folder` and labels.csv with path, label, board and lot.
 
-    Returns how many were written; calls `progress` with the number done so far after each. An interrupted call may
-    be repeated: the same arguments give the same bytes, and labels.csv comes last.
+    Returns how many there are; calls `progress` with the number done so far after each. An interrupted call may be
+    repeated: the same arguments give the same bytes, files that have them stay untouched, so that manifests and runs
+    made of them hold, and labels.csv comes last.
     Raises GlintError for wrong arguments and for a folder that holds files of another data set.
     """
     plan = plan_boards(num_images, seed)
@@ -42,13 +44,23 @@ def _refuse_strangers(folder: Path, expected: set[str]) -> None:
 
 
 def _write_image(path: Path, image: BoardImage, size: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     picture = draw_board(image.label, image.lot, image.board_number, image.seed, size)
-    Image.fromarray(picture).save(path, quality=90)
+    encoded = io.BytesIO()
+    Image.fromarray(picture).save(encoded, "JPEG", quality=90)
+    _replace(path, encoded.getvalue())
 
 
 def _write_labels(path: Path, plan: list[BoardImage]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label", "board", "lot"])
-        writer.writerows([image.path, image.label, image.board, image.lot.name] for image in plan)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["path", "label", "board", "lot"])
+    writer.writerows([image.path, image.label, image.board, image.lot.name] for image in plan)
+    _replace(path, text.getvalue().encode())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file unless it says that already: its time of change is part of what a manifest pins."""
+    if path.is_file() and path.read_bytes() == data:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)

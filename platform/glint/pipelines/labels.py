@@ -120,7 +120,7 @@ def load_labels(join: Join, file: LabelFile, source: str) -> None:
         join.add_labels(rows.add_column(0, "uri", uris))
     repeated = join.repeated_paths()
     if repeated:
-        raise GlintError(f"--labels {file.path} names images more than once: {listed(repeated)}")
+        raise GlintError(f"--labels {file.path} names images more than once: {listed(sorted(set(repeated)))}")
     if not join.count("labels"):
         raise GlintError(f"--labels {file.path} has a header, but not one row")
 
