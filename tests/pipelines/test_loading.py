@@ -4,7 +4,8 @@ import pytest
 
 from glint.core.manifest import Manifest
 from glint.core.recipe import Augmentation, Preprocessing
-from glint.pipelines.loading import Load, Share, image_stream, iter_numpy, training_stream
+from glint.pipelines.loading import Load, cache_images, image_stream, iter_numpy, training_stream
+from glint.pipelines.share import Share
 from glint.settings import Settings
 from glint.vision.decode import Limits
 from glint.wiring import open_images
@@ -20,34 +21,6 @@ def load(settings: Settings) -> Load:
 @pytest.fixture(scope="module")
 def rows(manifest: Manifest) -> pa.Table:
     return manifest.table(["uri", "etag"], split="train")
-
-
-def test_every_row_is_read_in_each_epoch_in_an_order_of_its_own() -> None:
-    share = Share(num_rows=100, seed=3, batch_size=10)
-    first, second = share.rows(0), share.rows(1)
-    assert sorted(first) == sorted(second) == list(range(100))
-    assert first.tolist() != second.tolist()
-    assert first.tolist() == Share(num_rows=100, seed=3, batch_size=10).rows(0).tolist()
-    assert first.tolist() != Share(num_rows=100, seed=4, batch_size=10).rows(0).tolist()
-
-
-def test_last_batch_is_filled_up_from_the_beginning_of_the_epoch() -> None:
-    share = Share(num_rows=25, seed=0, batch_size=10)
-    rows = share.rows(0)
-    assert (share.steps, len(rows)) == (3, 30)
-    assert rows[25:].tolist() == rows[:5].tolist()
-    assert len(Share(num_rows=3, seed=0, batch_size=8).rows(0)) == 8
-
-
-def test_two_ranks_share_the_global_batches_of_one() -> None:
-    whole = Share(50, seed=1, batch_size=10).rows(2).reshape(5, 10)
-    halves = [Share(50, rank, 2, seed=1, batch_size=10).rows(2).reshape(5, 5) for rank in range(2)]
-    assert np.array_equal(np.concatenate(halves, axis=1), whole)
-
-
-def test_without_a_seed_ranks_read_every_row_once() -> None:
-    rows = [Share(11, rank, 3).rows(0).tolist() for rank in range(3)]
-    assert sorted(row for part in rows for row in part) == list(range(11))
 
 
 def test_stream_keeps_the_order_of_the_rows_and_marks_bad_images(ray_cluster: None, rows: pa.Table, load: Load) -> None:
@@ -74,3 +47,30 @@ def test_training_stream_gives_full_batches_in_seeded_order_and_augments_by_epoc
     assert any((a["image"] != b["image"]).any() for a, b in zip(plain, varied, strict=True))
     again = next(training_stream(rows, share, load, Augmentation(policy="dihedral"), range(1, 2)))
     assert np.array_equal(again["image"], varied[0]["image"])
+
+
+def test_cached_images_are_those_that_a_stream_without_a_cache_gives(
+    ray_cluster: None, rows: pa.Table, load: Load
+) -> None:
+    cache = cache_images(rows, load)
+    assert cache is not None
+    share, varied = Share(len(rows), seed=0, batch_size=32), Augmentation(policy="dihedral", shift=0.1)
+    read = list(training_stream(rows, share, load, varied, range(2)))
+    cached = list(training_stream(rows, share, load, varied, range(2), cache))
+    assert len(read) == len(cached) == 2 * share.steps
+    for expected, found in zip(read, cached, strict=True):
+        for name in ("uri", "epoch", "image", "error_type"):
+            assert np.array_equal(expected[name], found[name])
+
+
+def test_images_that_would_fill_the_object_store_are_not_cached(
+    ray_cluster: None, rows: pa.Table, settings: Settings
+) -> None:
+    large = Load(open_images(settings), Preprocessing(image_size=2048), Limits())
+    assert cache_images(rows, large) is None
+
+
+def test_gray_images_have_one_channel(ray_cluster: None, rows: pa.Table, settings: Settings) -> None:
+    gray = Load(open_images(settings), Preprocessing(image_size=64, channels="gray"), Limits())
+    batch = next(iter_numpy(image_stream(rows, Share(len(rows)), gray), 8))
+    assert batch["image"].shape == (8, 1, 64, 64)

@@ -375,3 +375,27 @@ def test_a_source_may_be_moved_with_its_labels(boards, labels, tmp_path):
     second = by_lot(tmp_path / "moved", labels)
     assert second.counts == first.counts
     assert second.digest != first.digest
+
+
+def test_a_separator_parts_the_labels_of_an_image_that_may_have_several(boards, labels):
+    lines = labels.read_text().splitlines()
+    lines[1] = lines[1].replace(",good,", ",good; short,")
+    lines[2] = lines[2].replace(",good,", ",;,")
+    lines[3] = lines[3].replace(",good,", ",,")
+    labels.write_text("\n".join(lines) + "\n")
+    summary = take(boards, labels, "lot", "08", "9", separator=";")
+    rows = Manifest.open(summary.manifest).table(["uri", "labels"]).to_pylist()
+    found = {Path(row["uri"]).name: row["labels"] for row in rows if "/good/" in row["uri"]}
+    named = [Path(line.split(",")[0]).name for line in lines[1:5]]
+    assert [found[name] for name in named] == [["good", "short"], [], None, ["good"]]
+    assert summary.classes == CLASSES
+    assert (summary.unlabelled, summary.counts["train"]["short"]) == (1, 3)
+
+
+def test_groups_with_one_of_several_labels_are_found_when_a_split_lacks_a_class(boards, labels):
+    text = labels.read_text().replace(",good,", ",good;fine,")
+    labels.write_text(
+        text.replace("08-0.jpg,good;fine,", "08-0.jpg,fine,").replace("08-1.jpg,good;fine,", "08-1.jpg,fine,")
+    )
+    summary = take(boards, labels, "lot", "08", "9", separator=";")
+    assert [line for line in summary.warnings if "good" in line and "007, 9" in line]

@@ -6,7 +6,10 @@ import timm
 import torch
 
 from glint.core.errors import GlintError
-from glint.vision.backbone import build_model, check_backbone, native_bf16
+from glint.vision.backbone import build_and_report, build_model, check_backbone, check_hub, native_bf16
+from glint.vision.bundle import Bundle
+
+CLASSES = ("good", "open", "short")
 
 
 @pytest.fixture
@@ -63,6 +66,99 @@ def test_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
 def test_unknown_backbone_names_the_closest() -> None:
     with pytest.raises(GlintError, match=r"'resnet81' is not one of timm's models; did you mean .*resnet18"):
         check_backbone("resnet81")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "asked", "complaint"),
+    [
+        ("resnet18", "hub:nosuch", r"'hub:nosuch': for resnet18 there are hub, hub:a1_in1k, .*, or a file of"),
+        ("resnet18", "hub:", r"'hub:': for resnet18 there are hub"),
+        ("convnextv2_small", "hub", r"'hub': for convnextv2_small there are none, or a file of your own"),
+    ],
+)
+def test_weights_that_the_hub_does_not_have_are_refused_with_those_that_it_has(
+    backbone: str, asked: str, complaint: str
+) -> None:
+    with pytest.raises(GlintError, match=complaint):
+        check_hub(backbone, asked)
+
+
+def test_the_hubs_own_tags_are_known_without_asking_it() -> None:
+    for asked in ("hub", "hub:a1_in1k", "none", "w.pth"):
+        check_hub("resnet18", asked)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache on a machine that does not reach the hub."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+def cached(hub: Path, name: str) -> dict[str, torch.Tensor]:
+    state = timm.create_model(name).state_dict()
+    repository = hub / f"models--timm--{name}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    (repository / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    safetensors.torch.save_file(state, repository / "snapshots" / ("0" * 40) / "model.safetensors")
+    return state
+
+
+@pytest.mark.parametrize("asked", ["hub", "hub:r160_in1k"])
+def test_the_hubs_weights_come_with_a_new_head_and_are_called_by_their_tag(hub: Path, asked: str) -> None:
+    given = cached(hub, "test_resnet.r160_in1k")
+    model, report = build_and_report("test_resnet", CLASSES, asked)
+    taken = model.state_dict()
+    assert [name for name in taken if not taken[name].equal(given[name])] == ["fc.weight", "fc.bias"]
+    assert report.line().startswith("weights hub:r160_in1k: all ")
+    assert report.line().endswith("tensors of the backbone test_resnet with a new head")
+    with torch.inference_mode():
+        assert model.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
+
+
+def test_the_hubs_colour_weights_make_a_gray_model_for_another_image_size(hub: Path) -> None:
+    cached(hub, "test_vit.r160_in1k")
+    model, report = build_and_report("test_vit", CLASSES, "hub", in_chans=1, image_size=96)
+    assert report.num_matched == report.num_tensors
+    with torch.inference_mode():
+        assert model.eval()(torch.zeros(2, 1, 96, 96)).shape == (2, 3)
+
+
+def test_weights_at_the_hub_that_are_not_whole_are_refused(hub: Path) -> None:
+    given = cached(hub, "test_resnet.r160_in1k")
+    del given["conv1.0.weight"]
+    safetensors.torch.save_file(given, next(hub.rglob("model.safetensors")))
+    with pytest.raises(GlintError, match=r"'hub' do not fit the backbone test_resnet: .*Missing key.*conv1\.0\.weight"):
+        build_model("test_resnet", 3, "hub")
+
+
+def test_a_hub_that_is_out_of_reach_is_one_line(hub: Path) -> None:
+    with pytest.raises(GlintError, match=r"recipe\.weights 'hub' cannot be loaded: .*; name a local file") as caught:
+        build_model("test_resnet", 3, "hub")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"])
+@pytest.mark.parametrize(("in_chans", "image_size"), [(1, 64), (3, 96), (3, 128)])
+def test_any_backbone_takes_the_channels_and_the_size_asked_for(backbone: str, in_chans: int, image_size: int) -> None:
+    model = build_model(backbone, 7, "none", in_chans=in_chans, image_size=image_size).eval()
+    with torch.inference_mode():
+        assert model(torch.zeros(2, in_chans, image_size, image_size)).shape == (2, 7)
+
+
+def test_a_bundle_keeps_its_head_and_goes_by_the_name_it_is_given(bundle: Bundle) -> None:
+    place = str(bundle.directory)
+    model, report = build_and_report("test_resnet", bundle.info.classes, place, source="models:/boards/3")
+    given = bundle.weights()
+    assert all(tensor.equal(given[name]) for name, tensor in model.state_dict().items())
+    assert report.line().startswith("weights models:/boards/3: all ")
+    assert report.line().endswith("tensors of the backbone test_resnet and the head")
+
+
+def test_random_weights_have_nothing_to_report() -> None:
+    assert build_and_report("test_resnet", CLASSES, "none")[1] is None
 
 
 def test_bf16_is_native_on_a_cpu_with_matrix_units_alone(monkeypatch: pytest.MonkeyPatch) -> None:

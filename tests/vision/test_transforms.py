@@ -189,3 +189,23 @@ def test_one_option_does_not_alter_what_another_does():
         assert torch.equal(alone, dimmed)
         moved = augment(flat_rows, seed=seed, shift=0.2, fill="wrap")
         assert torch.equal(moved, augment(flat_rows, seed=seed, shift=0.2, fill="wrap", contrast=1e-9))
+
+
+def test_random_crops_stay_within_the_least_share_and_repeat_by_seed():
+    ramp = torch.arange(64, dtype=torch.uint8).mul(3).expand(3, 64, 64)
+    for seed in range(30):
+        cropped = augment(ramp, seed=seed, crop_scale=0.25)
+        assert cropped.shape == ramp.shape
+        assert torch.equal(cropped, augment(ramp, seed=seed, crop_scale=0.25))
+        seen = int(cropped[0, 0, -1]) - int(cropped[0, 0, 0])
+        assert seen >= 0.4 * 189  # of a side: the root of a quarter, by a ratio of up to 4:3
+    widths = {int(augment(ramp, seed=seed, crop_scale=0.25)[0, 0, -1]) for seed in range(30)}
+    assert len(widths) > 5
+
+
+def test_gray_images_are_the_luma_of_the_colours():
+    colours = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=torch.uint8).T.reshape(3, 1, 3)
+    picture = colours.repeat_interleave(32, 1).repeat_interleave(32, 2)
+    loaded = load_image(jpeg(picture), 96, channels="gray")
+    assert loaded.pixels.shape == (1, 96, 96)
+    assert loaded.pixels[0, 16, [16, 48, 80]].tolist() == pytest.approx([76, 150, 29], abs=3)

@@ -21,6 +21,9 @@ def snapshot(
         str | None,
         typer.Option(help="column of the label file (folder, with --labels folders) that keeps images in one split"),
     ] = None,
+    separator: Annotated[
+        str | None, typer.Option(help="what parts the labels of an image that may have several, such as ';'")
+    ] = None,
     val_groups: Annotated[str, typer.Option(help="groups for validation, separated by commas")] = "",
     test_groups: Annotated[str, typer.Option(help="groups for the test, separated by commas")] = "",
     json: AsJson = False,
@@ -37,6 +40,8 @@ def snapshot(
 
         glint snapshot az://images/line-4 --labels folders --out manifest.parquet
 
+        glint snapshot scans --labels scans.csv --separator ";" --out manifest.parquet
+
         glint snapshot photos --labels none --out photos.parquet
     """
     from rich.markup import escape
@@ -49,7 +54,15 @@ def snapshot(
 
     with progress() as told:
         summary = run_snapshot(
-            open_images(Settings()), source, out, labels, group, _names(val_groups), _names(test_groups), told
+            open_images(Settings()),
+            source,
+            out,
+            labels,
+            group,
+            _names(val_groups),
+            _names(test_groups),
+            told,
+            separator or None,
         )
     counts = [(escape(name), *(count[name] for count in summary.counts.values())) for name in summary.classes]
     totals = ("all", *(sum(count.values()) for count in summary.counts.values()))

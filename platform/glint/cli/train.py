@@ -15,7 +15,9 @@ def train(
     manifest: Annotated[Path, typer.Option(help="made by glint snapshot")],
     set: Annotated[list[str] | None, typer.Option(help="key=value for a field of the recipe; may be repeated")] = None,
     name: Annotated[str | None, typer.Option(help="of the run; default: from recipe and manifest")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Ray Train workers")] = 1,
+    workers: Annotated[
+        str, typer.Option(help="Ray Train workers: N, or MIN:MAX for as many as there is room for")
+    ] = "1",
     gpu: Annotated[bool, typer.Option("--gpu", help="a GPU for each worker")] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="forget an earlier run of the same recipe and manifest")
@@ -31,28 +33,37 @@ def train(
         glint train --recipe configs/recipes/boards.yaml --manifest manifest.parquet
 
         glint train --recipe configs/recipes/boards.yaml --manifest manifest.parquet --set optimisation.epochs=3 --fresh
+
+        glint train --recipe recipe.yaml --manifest manifest.parquet --set weights=models:/boards@champion
+
+        glint train --recipe recipe.yaml --manifest manifest.parquet --workers 4:8 --gpu
     """
     from glint.cli.console import emit, progress
     from glint.cli.starting import start
     from glint.cli.tables import fields
     from glint.core.manifest import Manifest
     from glint.core.recipe import read_recipe
+    from glint.pipelines.access import check_access
+    from glint.pipelines.fitting import parse_workers
     from glint.pipelines.train import TrainingRun
     from glint.pipelines.train import train as run_training
     from glint.settings import Settings
     from glint.wiring import open_images, open_limits, open_registry
 
     settings = Settings()
+    images = open_images(settings)
+    science = read_recipe(recipe, tuple(set or ()))
+    opened = Manifest.open(manifest)
+    check_access(opened, images)
     run = TrainingRun(
-        recipe=read_recipe(recipe, tuple(set or ())),
-        manifest=Manifest.open(manifest),
-        images=open_images(settings),
+        recipe=science,
+        manifest=opened,
+        images=images,
         limits=open_limits(settings),
         registry=open_registry(settings),
         home=settings.home_path,
         name=name,
-        num_workers=workers,
-        use_gpu=gpu,
+        workers=parse_workers(workers, gpu),
     )
     with progress() as told:
         start(settings, told)

@@ -75,20 +75,13 @@ class Watcher:
         self._first: tuple[float, int] | None = None
 
     def run(self, work: Callable[[], T], stage: str, total: int) -> T:
-        """Show progress until `work`, in a thread of its own, returns or raises.
-
-        This thread stays free for Ctrl-C, which ends the wait at once: Ray Train would take the signal for itself in
-        the main thread, and exit without a word.
-        """
+        """Show progress until `work`, in a thread of its own, returns or raises."""
         self._progress.begin(stage, total, "images")
-        done: Future[T] = Future()
-        threading.Thread(target=_settle, args=(done, work), name="glint-work", daemon=True).start()
-        while not wait([done], LOOK_EVERY_S).done:
-            self._look()
+        result = in_thread(work, self._look)
         self._look()
         self._progress.end()
         ray.kill(self.board)
-        return done.result()
+        return result
 
     def _look(self) -> None:
         news: News = ray.get(self.board.read.remote())
@@ -101,8 +94,22 @@ class Watcher:
         self._first = (since, before)
         if news.images > before:
             self.seen.images_per_s = (news.images - before) / (now - since)
-        note = f"epoch {news.epoch + 1}  loss {news.loss:.3f}  {self.seen.images_per_s:.0f} images/s"
+        stage = f"epoch {news.epoch + 1}  loss {news.loss:.3f}" if news.epoch >= 0 else "frozen backbone"
+        note = f"{stage}  {self.seen.images_per_s:.0f} images/s"
         self._progress.update(news.images, note)
+
+
+def in_thread(work: Callable[[], T], meanwhile: Callable[[], None] = lambda: None) -> T:
+    """What `work` returns or raises, in a thread of its own, while this one does something every half second.
+
+    This thread stays free for Ctrl-C, which ends the wait at once: Ray Train and Ray Tune would take the signal for
+    themselves in the main thread, and exit without a word or wait.
+    """
+    done: Future[T] = Future()
+    threading.Thread(target=_settle, args=(done, work), name="glint-work", daemon=True).start()
+    while not wait([done], LOOK_EVERY_S).done:
+        meanwhile()
+    return done.result()
 
 
 def _settle(done: Future[T], work: Callable[[], T]) -> None:

@@ -26,8 +26,9 @@ SETTINGS: dict[str, Any] = {
 class Join:
     """Two tables: images (uri, etag, size) and labels (uri, path, label, group, then the further columns)."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, further: Sequence[str]) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, further: Sequence[str], separator: str | None) -> None:
         self._connection = connection
+        self._separator = separator
         self._further = tuple(further)
         # A file may have columns `Lot` and `lot`, which SQL takes for one: theirs are numbered.
         self._columns = [f"c{number}" for number in range(len(self._further))]
@@ -58,10 +59,11 @@ class Join:
 
     def groups(self, label: str | None = None) -> list[str]:
         """The groups of labelled images, of those with this label where one is given."""
+        names = "[label]" if self._separator is None else "[trim(name) FOR name IN string_split(label, $2)]"
         return self._values(
-            'SELECT DISTINCT "group" FROM images JOIN labels USING (uri) '
-            'WHERE "group" IS NOT NULL AND label IS NOT NULL AND ($1 IS NULL OR label = $1) ORDER BY "group"',
-            [label],
+            'SELECT DISTINCT "group" FROM images JOIN labels USING (uri) WHERE "group" IS NOT NULL '
+            f'AND label IS NOT NULL AND ($1 IS NULL OR list_contains({names}, $1)) ORDER BY "group"',
+            [label] if self._separator is None else [label, self._separator],
         )
 
     def rows(self) -> Iterator[pa.Table]:
@@ -83,9 +85,9 @@ class Join:
 
 
 @contextmanager
-def open_join(further: Sequence[str]) -> Iterator[Join]:
-    """An empty join in a temporary folder, which is gone at the end."""
+def open_join(further: Sequence[str], separator: str | None = None) -> Iterator[Join]:
+    """An empty join in a temporary folder, which is gone at the end; `separator` parts several labels of an image."""
     with TemporaryDirectory(prefix="glint-snapshot-") as folder:
         settings = SETTINGS | {"temp_directory": str(Path(folder, "spilled"))}
         with duckdb.connect(Path(folder, "join.duckdb"), config=settings) as connection:
-            yield Join(connection, further)
+            yield Join(connection, further, separator)

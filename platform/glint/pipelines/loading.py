@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -20,72 +21,48 @@ import ray
 import torch
 from ray.data import Dataset, Datasource
 from ray.data._internal.execution.execution_callback import ExecutionCallback
-from ray.data.block import BlockMetadata
+from ray.data.block import BlockAccessor, BlockMetadata
 from ray.data.datasource import ReadTask
 
 from glint.adapters.images import Images
 from glint.core.errors import ImageError
 from glint.core.recipe import Augmentation, Preprocessing
+from glint.pipelines.share import Share
 from glint.vision.decode import Limits
 from glint.vision.transforms import augment, load_image, sample_seed
 
 TASK_ROWS = 256
 FEEDER_NICENESS = 15
 STEP_PAUSE_S = 0.05
+CACHED = ("image", "error_type", "error")
+CACHE_SHARE = 0.4
+"""Of the object store: what decoded training images may take of it."""
 Batch = dict[str, np.ndarray[Any, Any]]
 
 
-@dataclass(frozen=True)
-class Share:
-    """Which rows of a table one rank reads, and in which order.
-
-    With a seed, epoch e is permutation(seed, e), cut into global batches of `batch_size` and padded from its own
-    beginning so that the last is full. Without one, it is every row once, in order.
-    """
-
-    num_rows: int
-    rank: int = 0
-    world_size: int = 1
-    seed: int | None = None
-    batch_size: int = 1
-
-    @property
-    def steps(self) -> int:
-        """Global batches in an epoch."""
-        return -(-self.num_rows // self.batch_size)
-
-    @property
-    def local_batch(self) -> int:
-        """Rows of a global batch that are this rank's."""
-        return self.batch_size // self.world_size
-
-    def rows(self, epoch: int) -> np.ndarray[Any, Any]:
-        """The row numbers of this rank in that epoch, int64."""
-        if self.seed is None:
-            return np.arange(self.num_rows)[self.rank :: self.world_size]
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_rows)
-        batches = np.resize(order, self.steps * self.batch_size).reshape(self.steps, self.world_size, self.local_batch)
-        return np.ascontiguousarray(batches[:, self.rank]).ravel()
-
-
 @functools.lru_cache(maxsize=2)
-def _rows(share: Share, epoch: int) -> np.ndarray[Any, Any]:
-    return share.rows(epoch)
+def _order(table_ref: Any, share: Share, epoch: int) -> np.ndarray[Any, Any]:
+    targets = ray.get(table_ref)["target"].to_numpy() if share.balanced else None
+    return share.rows(epoch, targets)
 
 
 class RowSource(Datasource):
-    """The rows of a table, epoch after epoch, TASK_ROWS to a task, with their epoch in a further column."""
+    """The rows of a table, epoch after epoch, TASK_ROWS to a task, with their epoch in a further column.
 
-    def __init__(self, table: pa.Table, share: Share, epochs: range) -> None:
+    With `cache`, the images of the same rows come with them.
+    """
+
+    def __init__(self, table: pa.Table, share: Share, epochs: range, cache: ImageCache | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._table = ray.put(table)
         self._share = share
         self._epochs = epochs
+        self._cache = cache
 
     @functools.cached_property
     def _starts(self) -> list[tuple[int, int, int]]:
         """Epoch, first row and number of rows of each task."""
-        num_rows = len(self._share.rows(self._epochs.start)) if len(self._epochs) else 0
+        num_rows = self._share.num_local_rows
         starts = range(0, num_rows, TASK_ROWS)
         return [(epoch, start, min(TASK_ROWS, num_rows - start)) for epoch in self._epochs for start in starts]
 
@@ -104,7 +81,7 @@ class RowSource(Datasource):
         """A task for each TASK_ROWS rows of each epoch, in order."""
         return [
             ReadTask(
-                functools.partial(_block, self._table, self._share, epoch, start),
+                functools.partial(_block, self._table, self._share, self._cache, epoch, start),
                 BlockMetadata(num_rows=num_rows, size_bytes=None, exec_stats=None, input_files=None),
                 per_task_row_limit=per_task_row_limit,
             )
@@ -112,14 +89,46 @@ class RowSource(Datasource):
         ]
 
 
-def _block(table_ref: Any, share: Share, epoch: int, start: int) -> Iterator[pa.Table]:
-    block = ray.get(table_ref).take(_rows(share, epoch)[start : start + TASK_ROWS])
-    yield block.append_column("epoch", pa.array([epoch] * len(block), pa.int32()))
+def _block(table_ref: Any, share: Share, cache: ImageCache | None, epoch: int, start: int) -> Iterator[Any]:
+    rows = _order(table_ref, share, epoch)[start : start + TASK_ROWS]
+    block = ray.get(table_ref).take(rows)
+    block = block.append_column("epoch", pa.array([epoch] * len(block), pa.int32()))
+    if cache is None:
+        yield block
+    else:
+        columns = {name: _numpy(block[name]) for name in block.column_names}
+        yield BlockAccessor.batch_to_block({**columns, **cache.take(rows)})
+
+
+def _numpy(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    if pa.types.is_fixed_size_list(column.type):
+        flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return np.asarray(flat).reshape(len(column), column.type.list_size)
+    return np.asarray(column.to_numpy())
+
+
+@dataclass(frozen=True)
+class ImageCache:
+    """Decoded images of a table's rows in Ray's object store, TASK_ROWS to an object."""
+
+    parts: tuple[Any, ...]
+    """References to batches with the columns of CACHED."""
+
+    def take(self, rows: np.ndarray[Any, Any]) -> Batch:
+        """The cached columns of these rows; what lies on this machine is not copied but for the rows themselves."""
+        parts = ray.get(list(self.parts))
+        found = {}
+        for name in CACHED:
+            first = parts[0][name]
+            found[name] = np.empty((len(rows), *first.shape[1:]), first.dtype)
+            for i, row in enumerate(rows):
+                found[name][i] = parts[row // TASK_ROWS][name][row % TASK_ROWS]
+        return found
 
 
 @dataclass(frozen=True)
 class Load:
-    """Read, decode and resize: adds `image` (uint8, N x 3 x S x S), `error_type` and `error` (empty where none).
+    """Read, decode and resize: adds `image` (uint8, N x C x S x S), `error_type` and `error` (empty where none).
 
     An image that cannot be read or decoded is left mid-grey with its reason beside it: the batch keeps its shape.
     """
@@ -130,8 +139,7 @@ class Load:
 
     def __call__(self, batch: Batch) -> Batch:
         """Load a batch with the columns uri and etag."""
-        size = self.preprocessing.image_size
-        pixels = np.full((len(batch["uri"]), 3, size, size), 128, dtype=np.uint8)
+        pixels = np.full((len(batch["uri"]), *self.shape), 128, dtype=np.uint8)
         kinds, errors = [""] * len(pixels), [""] * len(pixels)
         for i, data in enumerate(self.images.read_many(batch["uri"].tolist(), batch["etag"].tolist())):
             try:
@@ -140,11 +148,18 @@ class Load:
                 kinds[i], errors[i] = error.type, str(error)
         return {**batch, "image": pixels, "error_type": np.array(kinds, object), "error": np.array(errors, object)}
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image: channels, height and width."""
+        size = self.preprocessing.image_size
+        return self.preprocessing.num_channels, size, size
+
     def _pixels(self, data: Any) -> np.ndarray[Any, Any]:
         if isinstance(data, ImageError):
             raise data
         settings = self.preprocessing
-        return load_image(data, settings.image_size, settings.resize, self.limits).pixels.numpy()
+        loaded = load_image(data, settings.image_size, settings.resize, self.limits, settings.channels)
+        return loaded.pixels.numpy()
 
 
 @dataclass(frozen=True)
@@ -158,7 +173,7 @@ class Augment:
         """Augment a batch with the columns image, uri and epoch."""
         # Training runs on all cores in step, so what takes from one of them holds up the others.
         os.setpriority(os.PRIO_PROCESS, 0, FEEDER_NICENESS)
-        settings = self.augmentation.model_dump()
+        settings = self.augmentation.by_image
         varied = [
             augment(image, seed=sample_seed(self.seed, int(epoch), uri), **settings)
             for image, epoch, uri in zip(
@@ -193,24 +208,41 @@ def stream_of(source: Datasource, num_tasks: int) -> Dataset:
     return rows
 
 
-def image_stream(table: pa.Table, share: Share, load: Load, epochs: range = range(1)) -> Dataset:
+def image_stream(
+    table: pa.Table, share: Share, load: Load, epochs: range = range(1), cache: ImageCache | None = None
+) -> Dataset:
     """Rows of `table` (columns uri, etag and whatever else) with their pixels, in the order of `share`."""
-    source = RowSource(table, share, epochs)
+    source = RowSource(table, share, epochs, cache)
     rows = stream_of(source, source.num_tasks)
-    return rows.map_batches(load, batch_size=None, batch_format="numpy")  # type: ignore[arg-type]
+    return rows if cache else rows.map_batches(load, batch_size=None, batch_format="numpy")  # type: ignore[arg-type]
 
 
 def training_stream(
-    table: pa.Table, share: Share, load: Load, augmentation: Augmentation, epochs: range
+    table: pa.Table,
+    share: Share,
+    load: Load,
+    augmentation: Augmentation,
+    epochs: range,
+    cache: ImageCache | None = None,
 ) -> Iterator[Batch]:
     """Batches of `share.local_batch` images, `share.steps` to an epoch, through all the epochs without a pause."""
     assert share.seed is not None
-    stream = image_stream(table, share, load, epochs).map_batches(
+    stream = image_stream(table, share, load, epochs, cache).map_batches(
         Augment(augmentation, share.seed),  # type: ignore[arg-type]
         batch_size=None,
         batch_format="numpy",
     )
     return iter_numpy(stream, share.local_batch)
+
+
+def cache_images(table: pa.Table, load: Load) -> ImageCache | None:
+    """Decode all rows once, in order, for streams to come; None when they take more than CACHE_SHARE of the store."""
+    budget = CACHE_SHARE * min(node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"])
+    if table.num_rows * math.prod(load.shape) > budget:
+        return None
+    stream = image_stream(table.select(["uri", "etag"]), Share(table.num_rows), load)
+    parts = [ray.put({name: part[name] for name in CACHED}) for part in iter_numpy(stream, TASK_ROWS)]
+    return ImageCache(tuple(parts))
 
 
 def iter_numpy(stream: Dataset, batch_size: int | None) -> Iterator[Batch]:

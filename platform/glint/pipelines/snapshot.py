@@ -62,18 +62,20 @@ def snapshot(
     val_groups: Sequence[str] = (),
     test_groups: Sequence[str] = (),
     progress: Progress = SILENT,
+    separator: str | None = None,
 ) -> Summary:
     """List `source`, join its labels, split them by group and write the manifest `out`.
 
     `labels` is `folders` (an image's label is the folder directly below the source that it lies in), `none`, or the
     path of a CSV file with the columns path and label. `group` is a further column of that file, or `folder` with
-    labels by folder. Images without a label are kept and belong to no split; what is left out is counted in the
-    summary and said through `progress`. Raises GlintError for every mistake of labels, groups or places.
+    labels by folder. `separator` parts the labels of an image that may have several; one alone says that it has none.
+    Images without a label are kept and belong to no split; what is left out is counted in the summary and said through
+    `progress`. Raises GlintError for every mistake of labels, groups or places.
     """
     rule = SplitRule(tuple(val_groups), tuple(test_groups))
     file = choose_labels(labels, group, rule)
     _check_out(out)
-    with open_join(file.further if file else FOLDER_COLUMNS if labels == FOLDERS else ()) as join:
+    with open_join(file.further if file else FOLDER_COLUMNS if labels == FOLDERS else (), separator) as join:
         if file:
             load_labels(join, file, source)
         ignored = _Ignored()
@@ -83,8 +85,9 @@ def snapshot(
                 join.add_labels(folder_labels(entries, group))
         orphans = check_labels(join, labels, source)
         check_named_groups(join, rule)
-        dealt = _Dealt(rule)
-        footer = {"labels": labels, "group": group, **rule.describe()}
+        dealt = _Dealt(rule, separator)
+        parted = {"separator": separator} if separator else {}
+        footer = {"labels": labels, "group": group, **parted, **rule.describe()}
         manifest = write_manifest(out, _rows(join, dealt, progress), source=address("", source), split_rule=footer)
     summary = _summary(manifest, dealt, ignored, orphans)
     _tell(summary, progress)
@@ -110,8 +113,9 @@ class _Ignored:
 class _Dealt:
     """Deals rows out to the splits on their way into the manifest, and counts them."""
 
-    def __init__(self, rule: SplitRule) -> None:
+    def __init__(self, rule: SplitRule, separator: str | None) -> None:
         self.rule = rule
+        self.separator = separator
         self.counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
         self.unlabelled = 0
         self.warnings: list[str] = []
@@ -122,15 +126,21 @@ class _Dealt:
         splits: list[str | None] = []
         lists: list[list[str] | None] = []
         for uri, label, group in zip(*columns, strict=True):
-            split = None if label is None else self.rule.split(uri if group is None else group)
+            names = self._names(label)
+            split = None if names is None else self.rule.split(uri if group is None else group)
             splits.append(split)
-            lists.append(None if label is None else [label])
-            if split:
-                self.counts[split][label] += 1
-            else:
+            lists.append(names)
+            if names is None or split is None:
                 self.unlabelled += 1
+            else:
+                self.counts[split].update(names)
         arranged = rows.drop_columns("label").append_column("labels", pa.array(lists, pa.list_(pa.string())))
         return arranged.append_column("split", pa.array(splits, pa.string()))
+
+    def _names(self, label: str | None) -> list[str] | None:
+        if label is None or self.separator is None:
+            return None if label is None else [label]
+        return sorted({name.strip() for name in label.split(self.separator)} - {""})
 
     def classes(self) -> tuple[str, ...]:
         return class_order(label for counts in self.counts.values() for label in counts)

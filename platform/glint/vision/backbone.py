@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import timm
+import timm.models
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
 from glint.core.errors import GlintError
+from glint.vision.transfer import LoadReport, load_weights, report_all
+from glint.vision.weights import first_line, read_weights
 
 
-def build_model(backbone: str, num_classes: int, weights: str) -> nn.Module:
-    """A classifier for uint8-normalised RGB batches (N, 3, S, S), giving logits (N, num_classes), channels last.
+def build_model(
+    backbone: str, num_classes: int, weights: str, in_chans: int = 3, image_size: int | None = None
+) -> nn.Module:
+    """A classifier for normalised batches (N, in_chans, S, S), giving logits (N, num_classes), channels last.
 
-    `weights` is `hub` (timm's own, by way of its cache), `none` (random), or the path of a .safetensors or PyTorch
-    weights file for the same backbone, whose head is replaced. Pickled code in a file is never run.
-    Raises GlintError for an unknown backbone, a missing file, weights that do not fit, or an unreachable hub.
+    `weights` and what is raised are those of `build_and_report`.
     """
-    check_backbone(backbone)
-    if weights == "none":
-        return _channels_last(timm.create_model(backbone, num_classes=num_classes))
-    overlay = None if weights == "hub" else {"file": str(_weights_file(weights))}
-    try:
-        model = timm.create_model(backbone, pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=overlay)
-    except (RuntimeError, SafetensorError) as error:
-        raise GlintError(
-            f"recipe.weights {weights!r} do not fit the backbone {backbone}: {_first_line(error)}"
-        ) from None
-    except OSError as error:
-        raise GlintError(
-            f"recipe.weights {weights!r} cannot be loaded: {_first_line(error)}; name a local file, or none for random"
-        ) from None
-    return _channels_last(model)
+    return _build(backbone, num_classes, weights, in_chans, image_size)[0]
+
+
+def build_and_report(
+    backbone: str,
+    classes: Sequence[str],
+    weights: str,
+    in_chans: int = 3,
+    image_size: int | None = None,
+    source: str | None = None,
+) -> tuple[nn.Module, LoadReport | None]:
+    """`build_model`, with what matched of the weights; None where there are none to match.
+
+    `weights` is `none` (random), `hub` or `hub:TAG` (timm's own, by way of its cache), or the path of a file or bundle
+    on this machine, which `source` may call by another name. A bundle's head is kept for the classes that it knows, a
+    file's where it has the same size. `image_size` is what a backbone with positions for one size is made for;
+    default: timm's.
+    Raises GlintError for an unknown backbone or tag, weights that are not there or do not fit, or an unreachable hub.
+    """
+    return _build(backbone, len(classes), weights, in_chans, image_size, classes, source)
 
 
 def check_backbone(name: str) -> None:
@@ -46,6 +55,21 @@ def check_backbone(name: str) -> None:
     raise GlintError(f"recipe.backbone {name!r} is not one of timm's models; {hint}")
 
 
+def check_hub(backbone: str, weights: str) -> None:
+    """Raise GlintError when `weights` are the hub's, and timm knows of none such there; asks no network."""
+    if not is_hub(weights):
+        return
+    known = [f"hub:{name.partition('.')[2]}" for name in timm.list_pretrained(f"{backbone}.*")]
+    if weights not in ("hub", *known) or not timm.models.is_model_pretrained(backbone):
+        choices = ", ".join(["hub", *known] if known else ["none"])
+        raise GlintError(f"recipe.weights {weights!r}: for {backbone} there are {choices}, or a file of your own")
+
+
+def is_hub(weights: str) -> bool:
+    """Whether they are timm's own, from the hub."""
+    return weights == "hub" or weights.startswith("hub:")
+
+
 def native_bf16(device: torch.device) -> bool:
     """Whether this device multiplies bfloat16 matrices natively; where it emulates them, autocast costs time."""
     if device.type == "cuda":
@@ -53,16 +77,47 @@ def native_bf16(device: torch.device) -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
-def _weights_file(path: str) -> Path:
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise GlintError(f"recipe.weights must be hub, none or the path of a weights file; there is no file {path!r}")
-    return file
+def _build(
+    backbone: str,
+    num_classes: int,
+    weights: str,
+    in_chans: int,
+    image_size: int | None,
+    classes: Sequence[str] | None = None,
+    source: str | None = None,
+) -> tuple[nn.Module, LoadReport | None]:
+    check_backbone(backbone)
+    size = {"in_chans": in_chans, "img_size": image_size}
+    report = None
+    if is_hub(weights):
+        check_hub(backbone, weights)
+        model, report = _from_hub(backbone, num_classes, weights, size)
+    else:
+        model = _create(backbone, size, num_classes=num_classes)
+        if weights != "none":
+            report = load_weights(model, read_weights(weights), backbone, classes, source)
+    return model.to(memory_format=torch.channels_last), report
 
 
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _create(name: str, size: dict[str, Any], pretrained: bool = False, **more: Any) -> nn.Module:
+    return timm.create_model(pretrained=pretrained, **timm.models.resolve_model_input_args(name, size, **more))
 
 
-def _channels_last(model: nn.Module) -> nn.Module:
-    return model.to(memory_format=torch.channels_last)
+def _from_hub(backbone: str, num_classes: int, weights: str, size: dict[str, Any]) -> tuple[nn.Module, LoadReport]:
+    """With the head that the weights come with first: so timm insists that every one of them fits."""
+    tag = weights.removeprefix("hub").removeprefix(":")
+    try:
+        model = _create(f"{backbone}.{tag}" if tag else backbone, size, pretrained=True)
+    except (RuntimeError, SafetensorError) as error:
+        raise GlintError(
+            f"recipe.weights {weights!r} do not fit the backbone {backbone}: {first_line(error)}"
+        ) from None
+    except OSError as error:
+        raise GlintError(
+            f"recipe.weights {weights!r} cannot be loaded: {first_line(error)}; name a local file, or none for random"
+        ) from None
+    new_head = model.num_classes != num_classes
+    if new_head:
+        model.reset_classifier(num_classes)  # type: ignore[operator]
+    called = f"hub:{model.pretrained_cfg.get('tag') or ''}".rstrip(":")  # type: ignore[operator, union-attr]
+    return model, report_all(called, backbone, model, "new" if new_head else "kept")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torchvision.transforms.v2 import functional as F
 
+from glint.vision.auto_augment import automatic
 from glint.vision.decode import DEFAULT_LIMITS, Limits, decode
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 Resize = Literal["squash", "crop"]
 AugmentPolicy = Literal["none", "flip", "dihedral"]
 Fill = Literal["reflect", "wrap"]
+Channels = Literal["rgb", "gray"]
+Auto = Literal["none", "rand_augment", "trivial_augment"]
 
 
 @dataclass(frozen=True)
@@ -25,19 +29,26 @@ class Loaded:
     """A decoded image at the model's size, with the size it came in."""
 
     pixels: torch.Tensor
-    """uint8 (3, S, S)"""
+    """uint8 (C, S, S), C = 3 or, for a gray model, 1"""
     width: int
     height: int
 
 
-def load_image(data: Buffer, size: int, mode: Resize = "squash", limits: Limits = DEFAULT_LIMITS) -> Loaded:
-    """Encoded bytes to the uint8 (3, size, size) that a model is fed, for every path alike; raises DecodeError."""
+def load_image(
+    data: Buffer,
+    size: int,
+    mode: Resize = "squash",
+    limits: Limits = DEFAULT_LIMITS,
+    channels: Channels = "rgb",
+) -> Loaded:
+    """Encoded bytes to the uint8 (C, size, size) that a model is fed, for every path alike; raises DecodeError."""
     image = decode(data, limits)
-    return Loaded(resize(image, size, mode), image.shape[2], image.shape[1])
+    pixels = F.rgb_to_grayscale(image) if channels == "gray" else image
+    return Loaded(resize(pixels, size, mode), image.shape[2], image.shape[1])
 
 
 def resize(image: torch.Tensor, size: int, mode: Resize = "squash") -> torch.Tensor:
-    """Bring a uint8 image (3, H, W) to (3, size, size), bilinear and antialiased; untouched if it has that size.
+    """Bring a uint8 image (C, H, W) to (C, size, size), bilinear and antialiased; untouched if it has that size.
 
     `squash` stretches the whole image to a square: nothing at the border is lost. `crop` takes the largest centred
     square: the same picture as shorter side to size and then centre crop, without resizing what is thrown away.
@@ -51,12 +62,12 @@ def resize(image: torch.Tensor, size: int, mode: Resize = "squash") -> torch.Ten
 
 
 def normalise(batch: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """uint8 (N, 3, S, S) -> float32 (x / 255 - mean) / std, channels last in memory, on the batch's device.
+    """uint8 (N, C, S, S) -> float32 (x / 255 - mean) / std, channels last in memory, on the batch's device.
 
     `mean` and `std` are by channel, of values in 0..1.
     """
-    scale = 255 * torch.tensor(std, device=batch.device).view(3, 1, 1)
-    offset = 255 * torch.tensor(mean, device=batch.device).view(3, 1, 1)
+    scale = 255 * torch.tensor(std, device=batch.device).view(-1, 1, 1)
+    offset = 255 * torch.tensor(mean, device=batch.device).view(-1, 1, 1)
     values = batch.to(torch.float32).sub_(offset).div_(scale)
     return values.contiguous(memory_format=torch.channels_last)  # last: it takes a third of the time of first
 
@@ -72,20 +83,30 @@ def augment(
     *,
     seed: int,
     policy: AugmentPolicy = "none",
+    auto: Auto = "none",
+    magnitude: int = 9,
+    crop_scale: float = 1.0,
     shift: float = 0.0,
     fill: Fill = "reflect",
     brightness: float = 0.0,
     contrast: float = 0.0,
 ) -> torch.Tensor:
-    """Vary a uint8 image (3, S, S) at random by `seed`; returns a uint8 image (3, S, S) and leaves the given one be.
+    """Vary a uint8 image (C, S, S) at random by `seed`; returns a uint8 image (C, S, S) and leaves the given one be.
 
     policy: `flip` mirrors left-right, `dihedral` picks one of the square's eight flips and quarter turns.
+    auto: timm's RandAugment at `magnitude` in 0..10, or torchvision's TrivialAugmentWide.
+    crop_scale: the least share of the area that a random crop, resized to S again, keeps; 1 = no crop.
     shift: largest translation by axis, a share of S up to 0.5; the border mirrors (`reflect`) or comes round (`wrap`).
     brightness, contrast: the factor is uniform in 1 - strength to 1 + strength, contrast about the image's mean value.
     Every choice is drawn whether used or not, so that one option never alters what another does.
     """
-    mirror, turn_over, transpose, *rest = torch.rand(7, generator=torch.Generator().manual_seed(seed)).tolist()
+    generator = torch.Generator().manual_seed(seed)
+    mirror, turn_over, transpose, *rest = torch.rand(7, generator=generator).tolist()
     down, right, brighten, sharpen = (2 * draw - 1 for draw in rest)
+    if crop_scale < 1:
+        image = _crop(image, crop_scale, *torch.rand(4, generator=generator).tolist())
+    if auto != "none":
+        image = automatic(image, auto, magnitude, seed)
     if shift:
         reach = shift * image.shape[-1]
         image = _shift(image, round(down * reach), round(right * reach), fill)
@@ -98,6 +119,17 @@ def augment(
     if policy == "dihedral" and transpose < 0.5:
         image = image.mT
     return image
+
+
+def _crop(image: torch.Tensor, least: float, area: float, ratio: float, down: float, right: float) -> torch.Tensor:
+    """A crop of a share `least` to 1 of the area, its sides' ratio from 3:4 to 4:3, by four draws in 0..1."""
+    size = image.shape[-1]
+    side = size * math.sqrt(least + (1 - least) * area)
+    stretch = math.sqrt(math.exp((2 * ratio - 1) * math.log(4 / 3)))
+    height, width = min(size, max(1, round(side / stretch))), min(size, max(1, round(side * stretch)))
+    top, left = round(down * (size - height)), round(right * (size - width))
+    cropped: torch.Tensor = F.resized_crop(image, top, left, height, width, [size, size], antialias=True)
+    return cropped
 
 
 def _shift(image: torch.Tensor, down: int, right: int, fill: Fill) -> torch.Tensor:

@@ -18,12 +18,13 @@ class TorchEngine:
         info = bundle.info
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._preprocessing = info.preprocessing
-        model = build_model(info.backbone, len(info.classes), weights="none")
+        settings = info.preprocessing
+        model = build_model(info.backbone, len(info.classes), "none", settings.num_channels, settings.image_size)
         model.load_state_dict(bundle.weights())
         self._model = model.eval().to(self._device)
 
     @torch.inference_mode()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 images (N, 3, S, S) -> float32 logits (N, C) on the CPU."""
-        batch = normalise(images.to(self._device), self._preprocessing.mean, self._preprocessing.std)
+        batch = normalise(images.to(self._device), *self._preprocessing.normalisation)
         return self._model(batch).float().cpu()  # type: ignore[no-any-return]

@@ -1,0 +1,81 @@
+"""What 20 epochs of the frozen phase cost, in passes of the backbone over the data: at most 1.3.
+
+python benchmarks/frozen_phase.py
+
+glint trains the head of a resnet18 for 20 epochs on generated boards (reading and decoding included); the other side is
+the same backbone in a bare PyTorch loop over the same images, decoded and in memory, forwards once.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import mlflow
+import safetensors.torch
+import timm
+import torch
+from common import end, glint
+
+from glint.pipelines.boards import write_boards
+from glint.vision.transforms import load_image, normalise
+
+BACKBONE, SIZE, EPOCHS, ROUNDS = "resnet18", 160, 20, 3
+RECIPE = f"""\
+name: frozen
+backbone: {BACKBONE}
+weights: WEIGHTS
+strategy: probe
+preprocessing: {{image_size: {SIZE}}}
+frozen: {{epochs: {EPOCHS}}}
+"""
+
+
+def bare_pass(model: torch.nn.Module, images: torch.Tensor) -> float:
+    """Seconds of one pass over uint8 images in batches of 64."""
+    started = time.perf_counter()
+    with torch.inference_mode():
+        for batch in images.split(64):
+            model.forward_features(normalise(batch, (0.5,) * 3, (0.25,) * 3))
+    return time.perf_counter() - started
+
+
+with tempfile.TemporaryDirectory() as directory:
+    home = Path(directory)
+    boards, manifest = home / "boards", home / "manifest.parquet"
+    write_boards(boards, 1400, size=SIZE)
+    splits = ("--group", "lot", "--val-groups", "L07", "--test-groups", "L03")
+    counts = glint("snapshot", boards, "--labels", boards / "labels.csv", *splits, "--out", manifest, home=home)
+    torch.manual_seed(0)
+    model = timm.create_model(BACKBONE).eval().to(memory_format=torch.channels_last)
+    safetensors.torch.save_file(timm.create_model(BACKBONE).state_dict(), home / "weights.safetensors")
+    (home / "recipe.yaml").write_text(RECIPE.replace("WEIGHTS", str(home / "weights.safetensors")))
+    trained_on = [
+        path for path in sorted(boards.glob("*/*")) if path.is_file() and not {"L03", "L07"} & set(path.stem.split("_"))
+    ]
+    images = torch.stack([load_image(path.read_bytes(), SIZE).pixels for path in trained_on])
+    expected = sum(counts["counts"]["train"].values())
+    if len(images) != expected:
+        sys.exit(f"the bare loop has {len(images)} images, glint trains on {expected}")
+    phases, passes = [], []
+    for number in range(ROUNDS):
+        passes.append(bare_pass(model, images))
+        name = f"round{number}"
+        run = glint("train", "--recipe", home / "recipe.yaml", "--manifest", manifest, "--name", name, home=home)
+        client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+        phases.append(client.get_run(run["mlflow_run"]).data.metrics["train_s"])
+    passes.append(bare_pass(model, images))
+ratio = statistics.median(phases) / statistics.median(passes)
+end(
+    "frozen_phase",
+    round(ratio, 2),
+    "passes of the backbone",
+    "at most 1.3",
+    {
+        "phase_s": [round(seconds, 2) for seconds in phases],
+        "bare_pass_s": [round(seconds, 2) for seconds in passes],
+        "epochs": EPOCHS,
+        "images": len(images),
+    },
+)

@@ -1,0 +1,84 @@
+"""glint tune: many values of a recipe's fields tried, the best recipe written out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glint.cli.options import AsJson
+
+
+def tune(
+    recipe: Annotated[Path, typer.Option(help="YAML file with the recipe to vary")],
+    manifest: Annotated[Path, typer.Option(help="made by glint snapshot")],
+    space: Annotated[Path, typer.Option(help="YAML file: recipe fields, and the values that they may have")],
+    trials: Annotated[int, typer.Option(min=1, help="to train")] = 20,
+    out: Annotated[Path, typer.Option(help="folder for best.yaml, trials.csv and trials.svg")] = Path("tuned"),
+    set: Annotated[list[str] | None, typer.Option(help="key=value for a field of the recipe; may be repeated")] = None,
+    concurrent: Annotated[int, typer.Option(min=1, help="trials at a time")] = 1,
+    workers: Annotated[str, typer.Option(help="Ray Train workers of a trial")] = "1",
+    gpu: Annotated[bool, typer.Option("--gpu", help="a GPU for each worker")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="forget an earlier tuning of the same kind")] = False,
+    json: AsJson = False,
+) -> None:
+    """Find better values for a recipe's fields by Ray Tune, on the validation split.
+
+    Poor trials are stopped early (ASHA). The same command continues an interrupted tuning. A space is a YAML file:
+
+        optimisation.lr: {loguniform: [1.0e-4, 1.0e-2]}
+
+        augmentation.policy: [flip, dihedral]
+
+        augmentation.shift: {uniform: [0, 0.3]}
+
+        frozen.views: {integers: [1, 4]}
+
+    Examples:
+
+        glint tune --recipe recipe.yaml --space configs/spaces/boards.yaml --manifest manifest.parquet --trials 8
+
+        glint train --recipe tuned/best.yaml --manifest manifest.parquet
+    """
+    from glint.cli.console import emit, progress
+    from glint.cli.starting import start
+    from glint.cli.tables import rows
+    from glint.core.manifest import Manifest
+    from glint.core.recipe import read_recipe
+    from glint.core.space import read_space
+    from glint.pipelines.access import check_access
+    from glint.pipelines.fitting import parse_workers
+    from glint.pipelines.train import TrainingRun
+    from glint.pipelines.trials import write_trials
+    from glint.pipelines.tune import Tuning, run_tuning
+    from glint.settings import Settings
+    from glint.wiring import open_images, open_limits, open_registry
+
+    settings = Settings()
+    images = open_images(settings)
+    science = read_recipe(recipe, tuple(set or ()))
+    opened = Manifest.open(manifest)
+    check_access(opened, images)
+    run = TrainingRun(
+        recipe=science,
+        manifest=opened,
+        images=images,
+        limits=open_limits(settings),
+        registry=open_registry(settings),
+        home=settings.home_path,
+        workers=parse_workers(workers, gpu),
+    )
+    tuning = Tuning(run, read_space(space), trials, concurrent)
+    with progress() as told:
+        start(settings, told)
+        tuned = run_tuning(tuning, told, fresh)
+    write_trials(out, tuned)
+    names = list(tuned.trials[0].values)
+    lines = [(t.trial, t.score, t.epochs, *(t.values.get(name) for name in names), t.error) for t in tuned.trials]
+    emit(
+        tuned,
+        json,
+        rows(["trial", "val macro-F1", "epochs", *names, "error"], lines),
+        f"next: glint train --recipe {out / 'best.yaml'} --manifest {manifest}",
+    )

@@ -1,0 +1,169 @@
+"""Ray Train around the training loop: its workers, what becomes of their deaths, and of too little memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ray
+import ray.exceptions
+import ray.train
+import torch
+from ray.train.backend import Backend
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
+
+from glint.core.errors import GlintError
+from glint.core.progress import Progress
+from glint.pipelines.learner import TrainingPlan
+from glint.pipelines.loop import train_loop
+
+BEST_BY = "val_macro_f1"
+WORKER_CPUS = 0.5
+"""Logical CPUs of a training worker; what feeds it needs some too."""
+MAX_FAILURES = 3
+"""Times that workers may die before training gives up."""
+DEATHS = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.NodeDiedError,
+    WorkerHealthCheckFailedError,
+    WorkerHealthCheckTimeoutError,
+)
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(256 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+"""For glibc: keep the memory of tensors for the next step; giving it back each time costs a tenth of the speed."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many Ray Train workers; with `least` below `most` as many as there is room for, from epoch to epoch."""
+
+    least: int = 1
+    most: int = 1
+    use_gpu: bool = False
+
+    @property
+    def numbers(self) -> range:
+        """Every number of workers that there may be."""
+        return range(self.least, self.most + 1)
+
+    def __str__(self) -> str:
+        return str(self.least) if self.least == self.most else f"{self.least}:{self.most}"
+
+
+ONE_WORKER = Workers()
+
+
+def parse_workers(text: str, use_gpu: bool) -> Workers:
+    """--workers N or MIN:MAX; raises GlintError for anything else."""
+    least, colon, most = text.partition(":")
+    try:
+        workers = Workers(int(least), int(most if colon else least), use_gpu)
+    except ValueError:
+        workers = Workers(0, 0)
+    if not 1 <= workers.least <= workers.most:
+        raise GlintError(f"--workers {text!r} must be a number above 0, or MIN:MAX such as 1:4")
+    return workers
+
+
+def fit(
+    directory: Path,
+    plan: TrainingPlan,
+    workers: Workers,
+    progress: Progress,
+    callbacks: Sequence[ray.train.UserCallback] = (),
+) -> ray.train.Result:
+    """Train in `directory` from its last checkpoint on.
+
+    When workers die it goes on from the last checkpoint, up to MAX_FAILURES times; where a GPU's memory does not
+    suffice, in smaller parts. Ray Train would try again whatever the reason, a mistake in the recipe included.
+    """
+    deaths = 0
+    while True:
+        try:
+            return _trainer(directory, plan, workers, callbacks).fit()
+        except ray.train.TrainingFailedError as error:
+            causes = _causes(error)
+            users = next((cause for cause in causes if isinstance(cause, GlintError)), None)
+            if users:
+                raise users from None
+            if any(isinstance(cause, torch.OutOfMemoryError) for cause in causes):
+                plan = _halved(plan, workers)
+                part = plan.recipe.optimisation.batch_size // plan.accumulate
+                progress.say(
+                    f"too little GPU memory: on with {part} images at a time, {plan.accumulate} parts to a step"
+                )
+                continue
+            deaths += 1
+            if deaths > MAX_FAILURES or not any(isinstance(cause, DEATHS) for cause in causes):
+                raise
+            progress.say(f"a training worker died ({deaths} of at most {MAX_FAILURES}); going on from the last epoch")
+
+
+def check_workers(workers: Workers, batch_size: int, pairs: bool) -> None:
+    """Raise GlintError for what Ray would wait for without end, or for a batch that cannot be shared out evenly."""
+    there = ray.cluster_resources()
+    gpus, cpus = there.get("GPU", 0), there.get("CPU", 0)
+    if workers.use_gpu and gpus < workers.least:
+        raise GlintError(f"--gpu with --workers {workers} needs as many GPUs; this Ray has {gpus:.0f}")
+    if workers.least * WORKER_CPUS >= cpus:
+        most = int((cpus - WORKER_CPUS) / WORKER_CPUS)
+        raise GlintError(f"--workers {workers} is too many for this Ray, whose {cpus:.0f} CPUs allow {most}")
+    for number in workers.numbers:
+        if batch_size % (number * (2 if pairs else 1)):
+            even = "an even multiple" if pairs else "a multiple"
+            raise GlintError(
+                f"recipe.optimisation.batch_size {batch_size} must be {even} of --workers {number}"
+                + (f", which {workers} includes" if workers.least < workers.most else "")
+            )
+
+
+@dataclass
+class NoProcessGroup(TorchConfig):
+    """For a single worker, which has nobody to talk to: PyTorch's rendezvous would ask a name server who `::` is."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        """The backend that sets nothing up."""
+        return Backend
+
+
+def _trainer(
+    directory: Path, plan: TrainingPlan, workers: Workers, callbacks: Sequence[ray.train.UserCallback]
+) -> TorchTrainer:
+    threads = max(1, (os.cpu_count() or 1) // workers.most)
+    return TorchTrainer(
+        train_loop,
+        train_loop_config={"plan": replace(plan, threads=threads)},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers.most if workers.least == workers.most else (workers.least, workers.most),  # type: ignore[arg-type]
+            use_gpu=workers.use_gpu,
+            resources_per_worker={"CPU": WORKER_CPUS, "GPU": int(workers.use_gpu)},
+        ),
+        torch_config=TorchConfig() if workers.most > 1 else NoProcessGroup(),
+        run_config=ray.train.RunConfig(
+            name=directory.name,
+            storage_path=str(directory.parent),
+            callbacks=list(callbacks),  # type: ignore[arg-type]
+            worker_runtime_env={"env_vars": ALLOCATOR},  # type: ignore[call-arg]
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=1, checkpoint_score_attribute=BEST_BY, checkpoint_score_order="max"
+            ),
+        ),
+    )
+
+
+def _halved(plan: TrainingPlan, workers: Workers) -> TrainingPlan:
+    accumulate = 2 * plan.accumulate
+    if plan.recipe.optimisation.batch_size // accumulate < workers.most:
+        raise GlintError(
+            "the GPU's memory does not suffice for a single image: choose a smaller image_size or backbone"
+        )
+    return replace(plan, accumulate=accumulate)
+
+
+def _causes(error: ray.train.TrainingFailedError) -> list[BaseException]:
+    failures = list(getattr(error, "worker_failures", {}).values())
+    causes = [getattr(failure, "cause", None) for failure in failures]
+    return [cause for cause in (*failures, *causes) if cause is not None]

@@ -1,0 +1,96 @@
+"""The frozen phase: the head learns on features that the backbone computes once for each image and view."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.distributed
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from torch import nn
+
+from glint.core.errors import GlintError
+from glint.pipelines.gathering import gather_rows
+from glint.pipelines.loading import Augment, image_stream, iter_numpy
+from glint.pipelines.targets import target_array
+
+if TYPE_CHECKING:
+    from glint.pipelines.learner import Learner
+
+FEATURE_BATCH = 64
+
+
+def train_head(learner: Learner) -> float:
+    """Fit the classifier to cached features on the first rank and give it to all; returns the last epoch's mean loss.
+
+    Every image goes through the backbone once as it is, and once more for each further view.
+    """
+    classifier = linear_head(learner.network)
+    views = [cached_features(learner, view) for view in range(learner.plan.recipe.frozen.views)]
+    loss = _fit(learner, classifier, np.stack(views)) if learner.rank == 0 else 0.0
+    for parameter in classifier.parameters():
+        if learner.world > 1:
+            torch.distributed.broadcast(parameter.data, 0)
+    if learner.average:
+        learner.average.set(learner.network)
+    return learner.sum(loss)
+
+
+def linear_head(network: nn.Module) -> nn.Linear:
+    """The classifier of a timm model; raises GlintError where it is no linear layer on pooled features."""
+    classifier = network.get_classifier()  # type: ignore[operator]
+    if not isinstance(classifier, nn.Linear) or not hasattr(network, "forward_head"):
+        raise GlintError("recipe.strategy must be full for this backbone: its head is not one linear layer")
+    return classifier
+
+
+@torch.no_grad()
+def cached_features(learner: Learner, view: int) -> np.ndarray[Any, Any]:
+    """Pooled features (N, D), float16, of all training images in the order of their table; NaN where unreadable.
+
+    View 0 is the image as it is, the others are augmented as epochs of their own.
+    """
+    plan = learner.plan
+    share = replace(learner.val_share, num_rows=plan.train.num_rows)
+    stream = image_stream(plan.train, share, plan.load, range(view, view + 1), plan.train_cache)
+    if view:
+        augment: Any = Augment(plan.recipe.augmentation, plan.recipe.seed)
+        stream = stream.map_batches(augment, batch_size=None, batch_format="numpy")
+    network: Any = learner.network.eval()
+    found = [np.zeros((0, linear_head(network).in_features), dtype=np.float16)]
+    for batch in iter_numpy(stream, FEATURE_BATCH):
+        good = learner.note_errors(batch)
+        with learner.autocast():
+            features = network.forward_head(network.forward_features(learner.pixels(batch)), pre_logits=True)
+        found.append(np.where(good[:, None], features.cpu().numpy(), np.nan).astype(np.float16))
+        if learner.rank == 0:
+            done = view * plan.train.num_rows + sum(map(len, found)) * learner.world
+            plan.board.step.remote(-1, done, float("nan"))
+    return gather_rows(np.concatenate(found), plan.train.num_rows)
+
+
+def _fit(learner: Learner, classifier: nn.Linear, views: np.ndarray[Any, Any]) -> float:
+    """Train on features (K, N, D): in each epoch, every image by one of its views."""
+    settings, device = learner.plan.recipe.frozen, learner.device
+    readable = np.flatnonzero(~np.isnan(views[0]).any(1))
+    features = torch.from_numpy(views[:, readable]).to(device)
+    targets = torch.from_numpy(target_array(learner.plan.train)[readable]).to(device)
+    optimizer = create_optimizer_v2(classifier, opt="adamw", lr=settings.lr, weight_decay=settings.weight_decay)
+    steps = -(-len(readable) // settings.batch_size)
+    schedule = CosineLRScheduler(optimizer, t_initial=settings.epochs * steps, t_in_epochs=False)
+    generator = np.random.default_rng((learner.plan.recipe.seed, len(readable)))
+    total = 0.0
+    for epoch in range(settings.epochs):
+        chosen = generator.integers(len(views), size=len(readable))
+        total = 0.0
+        for step, rows in enumerate(np.array_split(generator.permutation(len(readable)), steps)):
+            losses = learner.losses(classifier(features[chosen[rows], rows].float()), targets[rows])
+            optimizer.zero_grad()
+            losses.mean().backward()
+            optimizer.step()
+            schedule.step_update(epoch * steps + step + 1)
+            total += float(losses.sum().detach())
+    return total / max(len(readable), 1)

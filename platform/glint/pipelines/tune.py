@@ -1,0 +1,215 @@
+"""Tuning: Ray Tune trains a recipe with many values of its fields, and stops the poor ones early.
+
+glint tune --recipe recipe.yaml --space configs/spaces/boards.yaml --manifest manifest.parquet --trials 20
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from pydantic import BaseModel, ConfigDict
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.logger import JsonLoggerCallback
+from ray.tune.schedulers import ASHAScheduler
+
+from glint.core.errors import GlintError
+from glint.core.progress import Progress, Silent
+from glint.core.recipe import Recipe, with_fields
+from glint.core.space import Space, Values
+from glint.pipelines.board import ProgressBoard, in_thread
+from glint.pipelines.fitting import BEST_BY, fit
+from glint.pipelines.train import TrainingRun, check_run, make_plan
+
+REDUCTION = 3
+"""ASHA: of so many trials that come to an epoch, one goes on (Li et al., 2020)."""
+
+
+class Trial(BaseModel):
+    """One trial: the values of its fields, and the best score of its epochs; None where it failed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    trial: str
+    score: float | None
+    epochs: int
+    seconds: float
+    values: dict[str, Any]
+    error: str | None = None
+    scores: tuple[float, ...] = ()
+    """By epoch."""
+
+
+class Tuned(BaseModel):
+    """What tuning came to: trials, the best first, and the recipe of the best."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run: str
+    metric: str = BEST_BY
+    trials: tuple[Trial, ...]
+    best: Recipe
+
+    @property
+    def finished(self) -> int:
+        """Trials that have a score."""
+        return sum(trial.score is not None for trial in self.trials)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A training run whose recipe is varied: the same run, space and number of trials continue the same tuning."""
+
+    run: TrainingRun
+    space: Space
+    num_trials: int
+    concurrent: int = 1
+
+    @property
+    def id(self) -> str:
+        """From the training run's id, the space and the number of trials."""
+        identity = hashlib.sha256(f"{self.run.id}\0{self.space.digest}\0{self.num_trials}".encode()).hexdigest()[:12]
+        return f"{self.run.recipe.name}-{identity}"
+
+    @property
+    def directory(self) -> Path:
+        """Where its trials keep their checkpoints."""
+        return self.run.home / "tune" / self.id
+
+
+def run_tuning(tuning: Tuning, progress: Progress, fresh: bool = False) -> Tuned:
+    """Tune, or continue, or say what a finished tuning came to; raises GlintError when no trial could be trained."""
+    check_run(tuning.run)
+    tuning.space.check(tuning.run.recipe)
+    if fresh:
+        shutil.rmtree(tuning.directory, ignore_errors=True)
+    finished = tuning.directory / "tuned.json"
+    if finished.exists():
+        progress.say(f"tuning {tuning.id} is finished already; --fresh starts over")
+        return Tuned.model_validate_json(finished.read_bytes())
+    tuning.directory.mkdir(parents=True, exist_ok=True)
+    progress.begin("tuning", tuning.num_trials, "trials")
+    grid = in_thread(_tuner(tuning, Teller(progress)).fit)
+    progress.end()
+    tuned = _tuned(tuning, grid)
+    finished.write_text(tuned.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return tuned
+
+
+class Teller(tune.Callback):
+    """Tells of trials as they end."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._ended: set[str] = set()
+        self._best = -1.0
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        """An epoch of a trial."""
+        self._best = max(self._best, float(result[BEST_BY]))
+        note = f"best {self._best:.4f}  trial {trial.trial_id} epoch {int(result['epoch']) + 1}"
+        self._progress.update(len(self._ended), note)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """The end of a trial, its own or an early one."""
+        self._ended.add(trial.trial_id)
+        score = float(trial.last_result.get(BEST_BY, float("nan")))
+        values = ", ".join(f"{key} {_written(value)}" for key, value in trial.config.items())
+        self._progress.say(f"trial {len(self._ended)}: val macro-F1 {score:.4f} at its end with {values}")
+        self._progress.update(len(self._ended), f"best {self._best:.4f}")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial that failed."""
+        self._ended.add(trial.trial_id)
+        self._progress.say(f"trial {trial.trial_id} failed; the table of results says why")
+
+
+def _tuner(tuning: Tuning, teller: Teller) -> tune.Tuner:
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    trainable = tune.with_resources(
+        tune.with_parameters(_train_trial, run=tuning.run, directory=tuning.directory / "trials"), {"CPU": 0.1}
+    )
+    state = tuning.directory / "state"
+    if tune.Tuner.can_restore(str(state)):
+        return tune.Tuner.restore(str(state), trainable=trainable, resume_unfinished=True)
+    epochs = _most_epochs(tuning)
+    return tune.Tuner(
+        trainable,
+        param_space={key: _domain(values) for key, values in tuning.space.fields.items()},
+        tune_config=tune.TuneConfig(
+            metric=BEST_BY,
+            mode="max",
+            num_samples=tuning.num_trials,
+            max_concurrent_trials=tuning.concurrent,
+            scheduler=ASHAScheduler(
+                time_attr="epoch", max_t=epochs, grace_period=max(1, epochs // REDUCTION**2), reduction_factor=REDUCTION
+            ),
+            search_alg=tune.search.BasicVariantGenerator(random_state=tuning.run.recipe.seed),
+        ),
+        run_config=tune.RunConfig(
+            name=state.name, storage_path=str(state.parent), callbacks=[teller, JsonLoggerCallback()], verbose=0
+        ),
+    )
+
+
+def _train_trial(config: dict[str, Any], run: TrainingRun, directory: Path) -> None:
+    """One trial, as Ray Tune runs it: it continues from its own last checkpoint where there is one."""
+    trial = replace(run, recipe=with_fields(run.recipe, config))
+    board = ray.remote(num_cpus=0)(ProgressBoard).remote()
+    plan = replace(make_plan(trial, Silent()), board=board)
+    place = directory / str(tune.get_context().get_trial_id())
+    place.mkdir(parents=True, exist_ok=True)
+    fit(place, plan, run.workers, Silent(), [TuneReportCallback()])
+
+
+def _most_epochs(tuning: Tuning) -> int:
+    values = tuning.space.fields.get("optimisation.epochs")
+    return max(map(int, values.ends)) if values else tuning.run.recipe.optimisation.epochs
+
+
+def _domain(values: Values) -> Any:
+    if values.choice:
+        return tune.choice(list(values.choice))
+    if values.integers:
+        return tune.randint(values.integers[0], values.integers[1] + 1)
+    return tune.uniform(*values.uniform) if values.uniform else tune.loguniform(*(values.loguniform or ()))
+
+
+def _tuned(tuning: Tuning, grid: tune.ResultGrid) -> Tuned:
+    trials = sorted(
+        [_trial(grid[i]) for i in range(len(grid))],
+        key=lambda trial: -1.0 if trial.score is None else trial.score,
+        reverse=True,
+    )
+    if trials[0].score is None:
+        raise GlintError(f"every trial failed; the first with: {trials[0].error}")
+    return Tuned(run=tuning.id, trials=tuple(trials), best=with_fields(tuning.run.recipe, trials[0].values))
+
+
+def _trial(result: Any) -> Trial:
+    history = result.metrics_dataframe
+    scores = () if history is None or BEST_BY not in history else tuple(float(score) for score in history[BEST_BY])
+    return Trial(
+        trial=Path(result.path).name.split("_")[2] if result.path else "",
+        score=max(scores, default=None),
+        epochs=len(scores),
+        seconds=round(float((result.metrics or {}).get("time_total_s", 0)), 1),
+        values=dict(result.config or {}),
+        error=_reason(result.error) if result.error else None,
+        scores=scores,
+    )
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line for line in str(getattr(error, "cause", None) or error).splitlines() if line.strip()]
+    return lines[-1].strip()[:300] if lines else type(error).__name__
+
+
+def _written(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,116 @@
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import ray.exceptions
+import torch
+from ray.train.v2.api.exceptions import WorkerGroupError
+from tests.pipelines.progress import Told
+
+from glint.core.errors import GlintError
+from glint.core.recipe import Optimisation, Recipe
+from glint.pipelines import fitting
+from glint.pipelines.fitting import Workers, _halved, check_workers, parse_workers
+from glint.pipelines.learner import TrainingPlan, image_size
+
+
+@pytest.mark.parametrize(("text", "numbers"), [("1", [1]), ("4", [4]), ("2:4", [2, 3, 4])])
+def test_workers_are_a_number_or_a_range(text: str, numbers: list[int]) -> None:
+    workers = parse_workers(text, use_gpu=False)
+    assert list(workers.numbers) == numbers
+    assert str(workers) == text
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "4:2", "a", "1:", ":2", "1:2:3", "1.5", ""])
+def test_other_workers_are_refused(text: str) -> None:
+    with pytest.raises(GlintError, match="must be a number above 0, or MIN:MAX"):
+        parse_workers(text, use_gpu=False)
+
+
+@pytest.mark.parametrize(
+    ("workers", "batch", "pairs", "reason"),
+    [
+        (Workers(3, 3), 32, False, "batch_size 32 must be a multiple of --workers 3"),
+        (Workers(1, 3), 32, False, "batch_size 32 must be a multiple of --workers 3, which 1:3 includes"),
+        (Workers(2, 2), 6, True, "batch_size 6 must be an even multiple of --workers 2"),
+        (Workers(use_gpu=True), 32, False, "--gpu with --workers 1 needs as many GPUs; this Ray has 0"),
+        (Workers(32, 32), 32, False, "--workers 32 is too many for this Ray"),
+    ],
+)
+def test_workers_that_cannot_be_placed_or_share_a_batch_are_refused(
+    ray_cluster: None, workers: Workers, batch: int, pairs: bool, reason: str
+) -> None:
+    with pytest.raises(GlintError, match=reason):
+        check_workers(workers, batch, pairs)
+
+
+def test_too_little_memory_halves_the_parts_of_a_step_down_to_single_images() -> None:
+    recipe = SimpleNamespace(optimisation=SimpleNamespace(batch_size=8))
+    plan = cast(Any, TrainingPlan)(recipe, ("a", "b"), None, None, None, None)
+    assert _halved(plan, Workers()).accumulate == 2
+    assert _halved(replace(plan, accumulate=4), Workers()).accumulate == 8
+    with pytest.raises(GlintError, match="for a single image"):
+        _halved(replace(plan, accumulate=8), Workers())
+    with pytest.raises(GlintError, match="for a single image"):
+        _halved(replace(plan, accumulate=4), Workers(2, 2))
+
+
+def test_images_grow_to_their_full_size_over_three_quarters_of_the_epochs(recipe: Recipe) -> None:
+    settings = recipe.preprocessing.model_copy(update={"image_size": 128})
+    growing = recipe.model_copy(
+        update={"preprocessing": settings, "optimisation": Optimisation(epochs=8, start_size=64)}
+    )
+    assert [image_size(growing, epoch) for epoch in range(8)] == [64, 64, 64, 96, 96, 96, 128, 128]
+    assert image_size(recipe, 0) == recipe.preprocessing.image_size
+
+
+class Failing:
+    """A trainer that fails as Ray Train does, and then works."""
+
+    def __init__(self, *causes: Exception) -> None:
+        self.causes = list(causes)
+        self.plans: list[TrainingPlan] = []
+
+    def __call__(self, directory: Path, plan: TrainingPlan, *_: object) -> Any:
+        self.plans.append(plan)
+        return self
+
+    def fit(self) -> str:
+        if self.causes:
+            raise WorkerGroupError("failed", {0: self.causes.pop(0)})
+        return "done"
+
+
+def fitted(monkeypatch: pytest.MonkeyPatch, failing: Failing) -> tuple[Any, list[str]]:
+    recipe = SimpleNamespace(optimisation=SimpleNamespace(batch_size=8))
+    plan, told = cast(Any, TrainingPlan)(recipe, ("a", "b"), None, None, None, None), Told()
+    monkeypatch.setattr(fitting, "_trainer", failing)
+    return fitting.fit(Path(), plan, Workers(), told), told.lines
+
+
+def test_training_that_runs_out_of_gpu_memory_goes_on_in_smaller_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = Failing(torch.OutOfMemoryError(), torch.OutOfMemoryError())
+    result, lines = fitted(monkeypatch, failing)
+    assert result == "done"
+    assert [plan.accumulate for plan in failing.plans] == [1, 2, 4]
+    assert lines[-1] == "too little GPU memory: on with 2 images at a time, 4 parts to a step"
+
+
+def test_training_goes_on_after_deaths_but_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    died = ray.exceptions.ActorDiedError()
+    result, lines = fitted(monkeypatch, Failing(died, died))
+    assert (result, len(lines)) == ("done", 2)
+    with pytest.raises(WorkerGroupError):
+        fitted(monkeypatch, Failing(died, died, died, died))
+
+
+@pytest.mark.parametrize(("cause", "raised"), [(GlintError("no"), GlintError), (KeyError("bug"), WorkerGroupError)])
+def test_mistakes_and_bugs_are_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, cause: Exception, raised: type[Exception]
+) -> None:
+    failing = Failing(cause)
+    with pytest.raises(raised):
+        fitted(monkeypatch, failing)
+    assert len(failing.plans) == 1

@@ -1,0 +1,140 @@
+"""Ways of training beside the plain one, each from end to end on the boards of the fast tests."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pyarrow as pa
+import pytest
+from tests.pipelines.progress import Told
+
+from glint.core.errors import GlintError
+from glint.core.manifest import Manifest, write_manifest
+from glint.core.recipe import Recipe, with_fields
+from glint.pipelines.fitting import Workers
+from glint.pipelines.train import Trained, TrainingRun, train
+from glint.settings import Settings
+from glint.vision.bundle import Bundle
+from glint.vision.predictor import Predictor
+
+pytestmark = pytest.mark.slow
+EVERYTHING = {
+    "preprocessing.channels": "gray",
+    "augmentation.auto": "rand_augment",
+    "augmentation.crop_scale": 0.7,
+    "augmentation.erase": 0.3,
+    "augmentation.mixup": 0.2,
+    "augmentation.cutmix": 1.0,
+    "optimisation.start_size": 32,
+    "optimisation.accumulate": 2,
+    "optimisation.optimizer": "sgd",
+    "optimisation.layer_decay": 0.8,
+    "optimisation.clip_norm": 1.0,
+    "optimisation.focal_gamma": 1.5,
+    "optimisation.class_weights": "balanced",
+    "optimisation.sampling": "balanced",
+    "optimisation.ema_decay": 0.99,
+}
+
+
+@pytest.fixture
+def train_with(training: TrainingRun, tmp_path: Path) -> Callable[..., Trained]:
+    """Trains with other values for fields of the recipe, in a run named by the test."""
+
+    def run(name: str, values: dict[str, Any], **more: Any) -> Trained:
+        recipe = with_fields(training.recipe, values)
+        return train(replace(training, recipe=recipe, name=f"{tmp_path.name}-{name}", **more), Told())
+
+    return run
+
+
+def val_history(trained: Trained, settings: Settings, metric: str = "val_macro_f1") -> dict[int, float]:
+    history = mlflow.MlflowClient(settings.tracking_uri).get_metric_history(trained.mlflow_run, metric)
+    return {point.step: point.value for point in history}
+
+
+def test_all_options_go_together_and_give_a_model_that_answers(
+    train_with: Callable[..., Trained], boards: Path
+) -> None:
+    trained = train_with("everything", EVERYTHING)
+    predictor = Predictor(Bundle(Path(trained.bundle)))
+    assert predictor.bundle.info.preprocessing.channels == "gray"
+    answers = predictor.predict(sorted((boards / "good").iterdir())[1:4])
+    assert [answer.status for answer in answers] == ["ok"] * 3
+    assert trained.metrics["val_macro_f1"] > 0
+
+
+def test_the_head_learns_first_on_frozen_features_of_an_earlier_model(
+    train_with: Callable[..., Trained], trained: Trained, settings: Settings
+) -> None:
+    values = {"weights": trained.model_uri, "strategy": "two_phase", "frozen.epochs": 30, "frozen.views": 2}
+    two_phases = train_with("two", values)
+    history = val_history(two_phases, settings)
+    assert sorted(history) == [0, 1, 2]
+    assert history[0] > 0.8 * trained.metrics["val_macro_f1"]
+    probe = train_with("probe", values | {"strategy": "probe"})
+    assert val_history(probe, settings) == {0: history[0]}
+    assert (probe.best_epoch, probe.epochs) == (0, 0)
+
+
+def test_training_from_an_earlier_model_starts_where_that_one_ended(
+    train_with: Callable[..., Trained], trained: Trained, settings: Settings
+) -> None:
+    values = {"optimisation.epochs": 1, "optimisation.lr": 1e-7}
+    onwards = train_with("onwards", values | {"weights": trained.bundle})
+    assert val_history(onwards, settings)[1] == pytest.approx(trained.metrics["val_macro_f1"], abs=0.1)
+    with pytest.raises(GlintError, match="backbone"):
+        train_with("other", values | {"weights": trained.bundle, "backbone": "test_vit"})
+
+
+def test_two_workers_take_the_same_steps_as_one(
+    train_with: Callable[..., Trained], settings: Settings, ray_cluster: None
+) -> None:
+    # A backbone without batch statistics, and nothing drawn at random but the order.
+    values = {
+        "backbone": "test_vit",
+        "augmentation.policy": "none",
+        "preprocessing.image_size": 64,
+        "precision": "fp32",
+    }
+    alone = train_with("one", values)
+    both = train_with("two", values, workers=Workers(2, 2))
+    for metric in ("train_loss", "val_macro_f1"):
+        one, two = val_history(alone, settings, metric), val_history(both, settings, metric)
+        assert two == pytest.approx(one, abs=1e-3)
+
+
+def test_training_ends_early_when_it_gets_no_better(train_with: Callable[..., Trained], settings: Settings) -> None:
+    values = {"optimisation.epochs": 30, "optimisation.patience": 1, "optimisation.lr": 1e-12}
+    assert len(val_history(train_with("early", values), settings)) < 10
+
+
+def test_images_with_several_labels_are_learnt_and_answered(
+    train_with: Callable[..., Trained], manifest: Manifest, boards: Path, tmp_path: Path
+) -> None:
+    rows = manifest.table()
+    several = [labels and ([] if labels == ["good"] else [*labels, "defect"]) for labels in rows["labels"].to_pylist()]
+    place = rows.column_names.index("labels")
+    rows = rows.set_column(place, "labels", pa.array(several, pa.list_(pa.string())))
+    many = write_manifest(tmp_path / "several.parquet", [rows], source="test")
+    values = {"task": "multi", "policy.accept_classes": None, "optimisation.epochs": 4, "augmentation.mixup": 0.1}
+    trained = train_with("several", values, manifest=many)
+    predictor = Predictor(Bundle(Path(trained.bundle)))
+    scores = predictor.score(predictor.prepare(sorted((boards / "short").iterdir())[0].read_bytes()).pixels[None])[0]
+    assert "good" not in predictor.classes
+    assert scores.sum() != pytest.approx(1, abs=1e-3)
+    assert scores[predictor.classes.index("defect")] > 0.5
+
+
+def test_a_recipe_that_cannot_work_is_refused(recipe: Recipe) -> None:
+    for values, reason in (
+        ({"strategy": "probe"}, "recipe.strategy probe needs weights"),
+        ({"task": "multi", "optimisation.sampling": "balanced"}, "sampling balanced needs task single"),
+        ({"optimisation.start_size": 128}, "start_size must not be above"),
+        ({"optimisation.accumulate": 3}, "must be a multiple of optimisation.accumulate"),
+        ({"optimisation.batch_size": 31, "augmentation.mixup": 0.2}, "must be of even size"),
+    ):
+        with pytest.raises(GlintError, match=reason):
+            with_fields(recipe, values)

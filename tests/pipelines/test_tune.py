@@ -1,0 +1,71 @@
+"""Tuning on the boards of the fast tests."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.pipelines.progress import Told
+
+from glint.core.errors import GlintError
+from glint.core.recipe import read_recipe
+from glint.core.space import Space, Values
+from glint.pipelines.train import TrainingRun
+from glint.pipelines.trials import write_trials
+from glint.pipelines.tune import Trial, Tuned, Tuning, run_tuning
+
+SPACE = Space(
+    fields={
+        "optimisation.lr": Values(choice=(1e-9, 3e-3)),
+        "augmentation.shift": Values(uniform=(0, 0.2)),
+    }
+)
+
+
+@pytest.mark.slow
+def test_tuning_ranks_its_trials_and_a_finished_one_says_so(training: TrainingRun, tmp_path: Path) -> None:
+    tuning, told = Tuning(training, SPACE, num_trials=3), Told()
+    tuned = run_tuning(tuning, told)
+    assert len(tuned.trials) == tuned.finished == 3
+    scores = [trial.score or 0 for trial in tuned.trials]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 <= trial.values["augmentation.shift"] <= 0.2 for trial in tuned.trials)
+    assert tuned.best.augmentation.shift == tuned.trials[0].values["augmentation.shift"]
+    assert sum(line.startswith("trial ") for line in told.lines) == 3
+    again = Told()
+    assert run_tuning(tuning, again) == tuned
+    assert again.lines == [f"tuning {tuning.id} is finished already; --fresh starts over"]
+    write_trials(tmp_path / "tuned", tuned)
+    assert read_recipe(tmp_path / "tuned" / "best.yaml") == tuned.best
+
+
+@pytest.mark.slow
+def test_a_trial_that_cannot_be_trained_does_not_stop_the_others(training: TrainingRun) -> None:
+    space = Space(fields={"backbone": Values(choice=("test_resnet", "no_such_network"))})
+    tuned = run_tuning(Tuning(replace(training, name="half"), space, num_trials=4), Told())
+    failed = [trial for trial in tuned.trials if trial.score is None]
+    assert 0 < len(failed) < 4
+    assert all("no_such_network" in (trial.error or "") for trial in failed)
+    assert tuned.best.backbone == "test_resnet"
+
+
+def test_a_space_that_the_recipe_refuses_is_the_users_mistake(training: TrainingRun) -> None:
+    space = Space(fields={"optimisation.lr": Values(choice=(-1,))})
+    with pytest.raises(GlintError, match=r"recipe\.optimisation\.lr"):
+        run_tuning(Tuning(training, space, num_trials=1), Told())
+
+
+def test_trials_are_written_as_a_table_a_picture_and_the_best_recipe(training: TrainingRun, tmp_path: Path) -> None:
+    trials = (
+        Trial(trial="a", score=0.9, epochs=2, seconds=3, values={"seed": 1, "backbone": "x"}, scores=(0.5, 0.9)),
+        Trial(trial="b", score=0.4, epochs=1, seconds=2, values={"seed": 2, "backbone": "y"}, scores=(0.4,)),
+        Trial(trial="c", score=None, epochs=0, seconds=1, values={"seed": 3, "backbone": "z"}, error="no such"),
+    )
+    write_trials(tmp_path / "out", Tuned(run="boards-1", trials=trials, best=training.recipe))
+    rows = list(csv.DictReader((tmp_path / "out" / "trials.csv").read_text().splitlines()))
+    assert [row["seed"] for row in rows] == ["1", "2", "3"]
+    assert rows[2]["error"] == "no such"
+    assert (tmp_path / "out" / "trials.svg").read_text().count("<svg") == 1
+    assert "0.9000" in (tmp_path / "out" / "best.yaml").read_text().splitlines()[0]
+    with pytest.raises(GlintError, match=r"--out .* cannot be written to"):
+        write_trials(tmp_path / "out" / "trials.csv", Tuned(run="r", trials=trials, best=training.recipe))

@@ -1,0 +1,62 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+
+from glint.vision.losses import image_losses
+
+LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)) * 3
+TARGETS = torch.tensor([0, 1, 2, 3, 0, 1])
+PRESENT = torch.tensor([[1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 1, 0]])
+
+
+def test_smoothed_cross_entropy_is_timms():
+    found = image_losses(LOGITS, TARGETS, label_smoothing=0.1)
+    assert found.shape == (6,)
+    torch.testing.assert_close(found.mean(), LabelSmoothingCrossEntropy(0.1)(LOGITS, TARGETS))
+
+
+def test_shares_of_classes_are_taken_as_indices_are():
+    shares = F.one_hot(TARGETS, 4).float()
+    torch.testing.assert_close(image_losses(LOGITS, shares), image_losses(LOGITS, TARGETS))
+    mixed = 0.3 * shares + 0.7 * shares.flip(0)
+    torch.testing.assert_close(image_losses(LOGITS, mixed).mean(), SoftTargetCrossEntropy()(LOGITS, mixed))
+
+
+def test_a_class_counts_as_its_weight_says():
+    weights = torch.tensor([2.0, 1.0, 1.0, 0.5])
+    plain, weighed = image_losses(LOGITS, TARGETS), image_losses(LOGITS, TARGETS, class_weights=weights)
+    torch.testing.assert_close(weighed, plain * weights[TARGETS])
+
+
+def test_focal_loss_weighs_down_what_is_right_already():
+    plain, focal = image_losses(LOGITS, TARGETS), image_losses(LOGITS, TARGETS, focal_gamma=2.0)
+    given = LOGITS.softmax(1)[torch.arange(6), TARGETS]
+    torch.testing.assert_close(focal, plain * (1 - given) ** 2)
+
+
+def test_several_labels_take_the_mean_of_binary_cross_entropies():
+    found = image_losses(LOGITS, PRESENT, multi_label=True)
+    expected = F.binary_cross_entropy_with_logits(LOGITS, PRESENT.float(), reduction="none").mean(1)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_weights_of_several_labels_count_where_the_class_is_present(gamma):
+    weights = torch.tensor([3.0, 1.0, 1.0, 1.0])
+    plain = image_losses(LOGITS, PRESENT, multi_label=True, focal_gamma=gamma)
+    weighed = image_losses(LOGITS, PRESENT, multi_label=True, focal_gamma=gamma, class_weights=weights)
+    first = PRESENT[:, 0] == 1
+    assert (weighed[first] > plain[first]).all()
+    torch.testing.assert_close(weighed[~first], plain[~first])
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("gamma", [0.0, 1.5])
+def test_every_loss_can_be_learnt_from(multi_label, gamma):
+    logits = LOGITS.clone().requires_grad_()
+    targets = PRESENT if multi_label else TARGETS
+    image_losses(logits, targets, multi_label=multi_label, label_smoothing=0.1, focal_gamma=gamma).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert (logits.grad != 0).any(1).all()
