@@ -28,6 +28,7 @@ from glint.pipelines.train import Trained, TrainingRun, train
 from glint.vision.backbone import build_model
 from glint.vision.bundle import Bundle, BundleInfo, write_bundle
 from glint.wiring import open_images, open_limits, open_model, open_predictor, open_registry, open_store, start_ray
+from tests.colours import colour_bundle, pictures
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 64
@@ -158,6 +159,27 @@ def bundle(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     weights = build_model(recipe.backbone, len(classes), weights="none").state_dict()
     policy = Policy(review_below=0.6, accept_classes=("good",))
     return write_bundle(tmp_path_factory.mktemp("model") / "bundle", info, policy, weights)
+
+
+# Three colours, for tests that need several models of which some are wrong.
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Little pictures in groups; their folder lies beside the manifest."""
+    return pictures(tmp_path_factory.mktemp("colours") / "pictures")
+
+
+@pytest.fixture(scope="session")
+def sighted(colours: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A model that tells the colours apart."""
+    return colour_bundle(tmp_path_factory.mktemp("sighted") / "artifacts" / "bundle", colours)
+
+
+@pytest.fixture(scope="session")
+def blind(colours: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A model that never sees red."""
+    return colour_bundle(tmp_path_factory.mktemp("blind") / "artifacts" / "bundle", colours, blind_to="red")
 
 
 # Azure on this machine. Containers and databases of a test should have names of their own.

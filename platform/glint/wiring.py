@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from glint.adapters.images import Images
     from glint.adapters.registry import Registry
     from glint.core.outcome import ModelRef
+    from glint.core.policy import Policy
     from glint.core.stores import ResultStore
     from glint.vision.bundle import Bundle
     from glint.vision.decode import Limits
@@ -68,6 +69,18 @@ def open_store(settings: Settings, num_writers: int = 1) -> ResultStore:
     from glint.adapters.sqlite_store import SqliteStore
 
     return SqliteStore(Path(path).absolute())
+
+
+def check_store_answers(settings: Settings) -> None:
+    """Open the result store and read a little: raises GlintError, within seconds, that names the setting to change."""
+    from glint.core.stores import Bridge
+
+    store, bridge = open_store(settings), Bridge()
+    try:
+        bridge.run(store.jobs(limit=1))
+    finally:
+        bridge.run(store.close())
+        bridge.close()
 
 
 def _cosmos_store(settings: Settings, num_writers: int) -> ResultStore:
@@ -128,23 +141,33 @@ class Model:
 
 
 def open_model(model: str, settings: Settings) -> Model:
-    """Find a model by a bundle directory or a registry URI, without loading its weights."""
+    """Find a model by a bundle directory or a registry URI, without loading its weights.
+
+    A registered version decides by the policy that the registry holds active, a bundle directory by its own.
+    """
+    from glint.core.policy import Policy
     from glint.vision.bundle import Bundle
 
     if not model.startswith("models:/"):
         directory = _directory(model)
         return Model(str(directory), Bundle(directory))
     found = open_registry(settings).find(model)
-    return Model(f"models:/{found.name}/{found.version}", Bundle(found.bundle), found.name, found.version)
+    bundle = Bundle(found.bundle, Policy.model_validate_json(found.policy) if found.policy else None)
+    return Model(f"models:/{found.name}/{found.version}", bundle, found.name, found.version)
 
 
-def open_predictor(model: str, settings: Settings | None = None) -> Predictor:
-    """The model named by a bundle directory or a registry URI, ready to answer."""
+def open_predictor(model: str, settings: Settings | None = None, policy: Policy | None = None) -> Predictor:
+    """The model named by a bundle directory or a registry URI, ready to answer.
+
+    `policy` takes the place of the active one: whoever hands the model to several workers pins it thereby.
+    """
+    from glint.vision.bundle import Bundle
     from glint.vision.predictor import Predictor
 
     settings = settings or Settings()
     found = open_model(model, settings)
-    return Predictor(found.bundle, found.name, found.version, open_limits(settings))
+    bundle = Bundle(found.bundle.directory, policy) if policy else found.bundle
+    return Predictor(bundle, found.name, found.version, open_limits(settings))
 
 
 def start_ray(settings: Settings) -> None:

@@ -1,12 +1,18 @@
+import json
 import pickle
+import shutil
 from pathlib import Path
 
+import mlflow
 import pytest
+from tests.colours import register
 
 from glint.adapters.registry import Registry
+from glint.adapters.tracking import MANIFEST
 from glint.core.errors import GlintError
 from glint.pipelines.train import Trained
 from glint.settings import Settings
+from glint.vision.bundle import Bundle
 from glint.wiring import open_registry
 
 
@@ -65,3 +71,135 @@ def test_an_interrupted_run_is_taken_up_again_and_a_finished_one_is_not(tmp_path
 def test_an_alias_that_cannot_be_one_is_refused(registry: Registry, trained: Trained) -> None:
     with pytest.raises(GlintError, match="--alias 'a b/c' cannot be one"):
         registry.promote(trained.model, trained.version, "a b/c")
+
+
+# Policies, and the way back. Versions without training: what they say is not asked for.
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """A registry of these tests' own."""
+    home = tmp_path_factory.mktemp("registry")
+    return Registry(f"sqlite:///{home}/mlflow.db", home)
+
+
+@pytest.fixture
+def versions(own: Registry, bundle: Bundle, tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Registry, str]:
+    """A model with three versions, named after the test."""
+    copy = Bundle(Path(shutil.copytree(bundle.directory, tmp_path / "artifacts" / "bundle")))
+    name = request.node.name
+    assert [register(own, name, copy) for _ in range(3)] == ["1", "2", "3"]
+    return own, name
+
+
+def test_policies_are_numbered_and_the_last_one_made_is_active(versions: tuple[Registry, str]) -> None:
+    registry, name = versions
+    assert (registry.policy(name, "1"), registry.policy_number(name, "1"), registry.policies(name, "1")) == (
+        None,
+        0,
+        {},
+    )
+    assert registry.put_policy(name, "1", '{"review_below": 0.7}', {"by": "anna"}) == 1
+    assert registry.put_policy(name, "1", '{"review_below": 0.8}', {"by": "ben"}) == 2
+    assert registry.policy(name, "1") == '{"review_below": 0.8}'
+    assert registry.policies(name, "1") == {1: {"by": "anna"}, 2: {"by": "ben"}}
+    found = registry.find(f"models:/{name}/1")
+    assert (found.policy_number, found.policy) == (2, '{"review_below": 0.8}')
+    assert registry.policy(name, "2") is None, "another version decides for itself"
+
+
+def test_an_earlier_policy_or_the_bundles_own_can_be_made_active_again(versions: tuple[Registry, str]) -> None:
+    registry, name = versions
+    for text in ("one", "two"):
+        registry.put_policy(name, "3", text)
+    registry.use_policy(name, "3", 1)
+    assert (registry.policy(name, "3"), registry.policy(name, "3", 2), registry.policy(name, "3", 0)) == (
+        "one",
+        "two",
+        None,
+    )
+    registry.use_policy(name, "3", 0)
+    assert (registry.policy(name, "3"), registry.find(f"models:/{name}/3").policy) == (None, None)
+    assert registry.put_policy(name, "3", "three") == 3
+    with pytest.raises(GlintError, match=r"--version 4 is no policy of models:/.*/3; there are: 0, 1, 2, 3"):
+        registry.use_policy(name, "3", 4)
+
+
+def test_rolling_back_walks_back_through_what_the_alias_meant(versions: tuple[Registry, str]) -> None:
+    registry, name = versions
+    for version in ("1", "2", "2", "3", "1"):
+        registry.promote(name, version, "champion")
+    walked = [registry.rollback(name, "champion") for _ in range(3)]
+    assert walked == [("3", "1"), ("2", "3"), ("1", "2")]
+    assert registry.alias(name, "champion") == "1"
+    with pytest.raises(GlintError, match=rf"nothing to go back to: models:/{name}@champion is version 1, "):
+        registry.rollback(name, "champion")
+
+
+def test_rolling_back_knows_what_was_promoted_since(versions: tuple[Registry, str]) -> None:
+    registry, name = versions
+    for version in ("1", "2"):
+        registry.promote(name, version, "champion")
+    registry.rollback(name, "champion")
+    registry.promote(name, "3", "champion")
+    assert registry.rollback(name, "champion") == ("1", "3")
+
+
+def test_rolling_back_passes_over_versions_that_were_deleted(versions: tuple[Registry, str]) -> None:
+    registry, name = versions
+    for version in ("1", "2", "3"):
+        registry.promote(name, version, "champion")
+    mlflow.MlflowClient(registry.tracking_uri).delete_model_version(name, "2")
+    assert registry.rollback(name, "champion") == ("1", "3")
+
+
+def test_aliases_have_histories_of_their_own(versions: tuple[Registry, str]) -> None:
+    registry, name = versions
+    registry.promote(name, "1", "champion")
+    registry.promote(name, "2", "canary")
+    registry.promote(name, "3", "canary")
+    assert registry.rollback(name, "canary") == ("2", "3")
+    assert registry.alias(name, "champion") == "1"
+    for alias, complaint in (("champion", "nothing to go back to"), ("nobody", "no alias 'nobody'")):
+        with pytest.raises(GlintError, match=complaint):
+            registry.rollback(name, alias)
+
+
+def test_records_of_promotions_and_rollbacks_are_tags_of_the_version(versions: tuple[Registry, str]) -> None:
+    registry, name = versions
+    registry.promote(name, "1", "champion", {"gate": "passed"})
+    registry.promote(name, "2", "champion", {"gate": "approved", "reason": "new camera"})
+    registry.rollback(name, "champion", {"by": "anna"})
+    client = mlflow.MlflowClient(registry.tracking_uri)
+    tags = client.get_model_version(name, "2").tags
+    assert json.loads(tags["glint.promotion.champion"]) == {"gate": "approved", "reason": "new camera"}
+    assert json.loads(tags["glint.rollback.champion"]) == {"by": "anna"}
+
+
+def test_the_manifest_of_a_run_is_found_by_its_version(versions: tuple[Registry, str], tmp_path: Path) -> None:
+    registry, name = versions
+    assert registry.training_manifest(name, "1") is None
+    path = tmp_path / "manifest.parquet"
+    path.write_bytes(b"rows")
+    run = mlflow.MlflowClient(registry.tracking_uri).get_model_version(name, "1").run_id
+    registry.log_file(run, path, MANIFEST)
+    kept = registry.training_manifest(name, "1")
+    assert kept is not None
+    assert kept != path
+    assert kept.read_bytes() == b"rows"
+
+
+def test_reports_of_the_gate_lie_with_the_run(versions: tuple[Registry, str]) -> None:
+    registry, name = versions
+    registry.keep_report(name, "1", '{"refused": []}')
+    client = mlflow.MlflowClient(registry.tracking_uri)
+    run = client.get_model_version(name, "1").run_id
+    (kept,) = client.list_artifacts(run, "gate")
+    assert Path(client.download_artifacts(run, kept.path)).read_text() == '{"refused": []}'
+
+
+def test_the_alias_of_an_unknown_model_is_named_with_those_that_there_are(versions: tuple[Registry, str]) -> None:
+    registry, name = versions
+    assert registry.alias(name, "champion") is None
+    with pytest.raises(GlintError, match="no model 'absent' is registered"):
+        registry.alias("absent", "champion")

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 GLINT = str(Path(sys.executable).with_name("glint"))
-VERBS = ["snapshot", "train", "evaluate", "promote", "batch run", "batch results", "serve", "demo", "doctor"]
+VERBS = [
+    *("snapshot", "train", "evaluate", "policy", "promote", "rollback"),
+    *("batch run", "batch results", "serve", "demo", "doctor"),
+]
 
 
 def glint(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -46,6 +49,8 @@ def test_help_imports_no_framework(tmp_path: Path) -> None:
         (["train", "--recipe", "none.yaml", "--manifest", "m.parquet"], "glint: --recipe none.yaml cannot be read"),
         (["evaluate", "--model", "models:/a@b", "--manifest", "m.parquet", "--report", "r"], "glint: --manifest"),
         (["promote", "boards", "--version", "1"], "glint: no model 'boards' is registered"),
+        (["policy", "boards"], "glint: no model 'boards' is registered"),
+        (["rollback", "boards"], "glint: no model 'boards' is registered"),
         (["batch", "run", "--model", "nowhere", "--input", "x"], "glint: --model 'nowhere' must be models:/"),
         (["batch", "results", "none"], "glint: there is no job 'none'"),
         (["serve", "--model", "models:/a@b"], "glint: no model 'a' is registered"),

@@ -91,6 +91,7 @@ def test_row_of_a_scored_image_holds_what_a_table_shows() -> None:
         "group": "lot-1",
         "model_version": "3",
         "bundle": "b1",
+        "policy": "p1",
         "line": 7,
         "operator": "Zoë",
     }
@@ -101,6 +102,11 @@ def test_row_of_a_bad_image_holds_the_reason() -> None:
     row = outcome_row(outcome(status="missing", labels=(), confidence=None, decision=None, error=error))
     assert (row["status"], row["error_type"], row["error_message"]) == ("missing", "not_found", "no such blob")
     assert (row["label"], row["confidence"], row["decision"]) == (None, None, None)
+
+
+def test_row_joins_several_labels_and_tells_none_from_one() -> None:
+    assert outcome_row(outcome(labels=("open", "short")))["label"] == "open, short"
+    assert outcome_row(outcome(labels=()))["label"] is None
 
 
 def test_row_keeps_further_columns_apart_from_the_fixed_ones_and_each_other() -> None:

@@ -54,6 +54,7 @@ def test_answer_is_what_the_predictor_says(client: TestClient, predictor: Predic
     (expected,) = predictor.predict([data])
     assert answer == {
         "label": expected.label,
+        "labels": list(expected.labels),
         "confidence": pytest.approx(expected.confidence),
         "top_k": [{"label": s.label, "confidence": pytest.approx(s.confidence)} for s in expected.top_k],
         "decision": expected.decision,

@@ -85,3 +85,9 @@ def test_weights_are_tensors_alone(bundle: Bundle) -> None:
     data = (bundle.directory / "weights.safetensors").read_bytes()
     with pytest.raises(pickle.UnpicklingError):
         pickle.loads(data)  # noqa: S301 - that it is no pickle is what is shown
+
+
+def test_another_policy_may_stand_for_the_bundles_own(bundle: Bundle) -> None:
+    stricter = Bundle(bundle.directory, Policy(review_below=0.9))
+    assert (stricter.policy.review_below, bundle.policy.review_below) == (0.9, 0.5)
+    assert stricter.digest == bundle.digest

@@ -1,4 +1,6 @@
 import io
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import torch
 from PIL import Image
 
 from glint.core.errors import GlintError
+from glint.core.policy import Policy
 from glint.vision.bundle import Bundle
 from glint.vision.decode import Limits
 from glint.vision.predictor import Predictor
@@ -64,3 +67,65 @@ def test_a_single_image_is_refused_before_its_name_is_taken_apart(predictor: Pre
     for one in ("a.jpg", b"bytes", tmp_path / "a.jpg"):
         with pytest.raises(GlintError, match="predict takes a list"):
             predictor.predict(one)
+
+
+# Calibration.
+
+
+def test_temperature_softens_the_score_and_leaves_the_raw_one_and_the_label(bundle: Bundle) -> None:
+    plain, soft = Predictor(bundle), Predictor(Bundle(bundle.directory, Policy(temperature=4)))
+    images = torch.stack([plain.prepare(picture(size=(64, 64))).pixels for _ in range(3)])
+    raw = plain.raw_score(images)
+    np.testing.assert_array_equal(plain.score(images), raw)
+    np.testing.assert_array_equal(soft.raw_score(images), raw)
+    np.testing.assert_allclose(soft.score(images), softened(raw, 4), atol=1e-6)
+    assert (soft.score(images).argmax(1) == raw.argmax(1)).all()
+    assert (soft.score(images).max(1) < raw.max(1)).all()
+
+
+def softened(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    power = probabilities ** (1 / temperature)
+    return power / power.sum(1, keepdims=True)
+
+
+# Several labels an image.
+
+
+@pytest.fixture
+def several(bundle: Bundle, tmp_path: Path) -> Predictor:
+    """The same model, as one that gives an image any number of labels."""
+    shutil.copytree(bundle.directory, tmp_path / "several")
+    path = tmp_path / "several" / "bundle.json"
+    document = json.loads(path.read_text())
+    document["recipe"]["task"] = "multi"
+    path.write_text(json.dumps(document))
+    return Predictor(Bundle(tmp_path / "several"))
+
+
+def test_each_class_has_a_probability_of_its_own(several: Predictor, predictor: Predictor) -> None:
+    images = several.prepare(picture()).pixels[None]
+    logits = np.log(predictor.raw_score(images))
+    odds = several.raw_score(images) / (1 - several.raw_score(images))
+    np.testing.assert_allclose(np.log(odds) - logits, (np.log(odds) - logits).mean(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "confidence", "decision"),
+    [
+        ((0.9, 0.1, 0.05, 0.0), ("good",), 0.9, "accept"),
+        ((0.2, 0.6, 0.9, 0.3), ("open", "mousebite"), 0.6, "reject"),
+        ((0.1, 0.2, 0.3, 0.1), (), 0.7, "accept"),
+        ((0.9, 0.1, 0.1, 0.45), ("good",), 0.55, "review"),
+    ],
+)
+def test_labels_are_the_classes_that_are_likelier_there_than_not(
+    several: Predictor, probabilities: tuple[float, ...], labels: tuple[str, ...], confidence: float, decision: str
+) -> None:
+    found = several.interpret(np.array(probabilities, dtype=np.float32), top_k=2)
+    assert (found.labels, found.decision) == (labels, decision)
+    assert found.confidence == pytest.approx(confidence)
+    assert [score.confidence for score in found.top_k] == pytest.approx(sorted(probabilities, reverse=True)[:2])
+
+
+def test_of_equal_probabilities_the_first_class_is_the_label_as_in_evaluation(predictor: Predictor) -> None:
+    assert predictor.interpret(np.array([0.1, 0.4, 0.4, 0.1])).labels == ("mousebite",)

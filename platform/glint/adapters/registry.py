@@ -1,93 +1,48 @@
-"""MLflow: one run for each training, and a registry of models with aliases."""
+"""MLflow's registry: models, their versions, aliases and policies."""
 
 from __future__ import annotations
 
-import logging
-import os
+import json
 import re
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from glint.adapters.tracking import MANIFEST, Tracking, quiet
 from glint.core.errors import GlintError
 
 BUNDLE = "bundle"
-EXPERIMENT = "glint"
+POLICIES, GATE = "policies", "gate"
+"""Folders of a run's files: the policies made for its model, and the gate's reports."""
+ACTIVE_POLICY = "glint.policy"
+MAX_EARLIER = 1000
+"""Versions that an alias remembers; a tag holds 100,000 letters."""
+OWN_POLICY = 0
+"""The number of the policy that a bundle came with; those made later count from 1."""
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""MLflow's codes for what is not there, or could not be by its name."""
 _MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
 @dataclass(frozen=True)
 class RegisteredModel:
-    """A version of a registered model, and where its bundle lies on this machine."""
+    """A version of a registered model, where its bundle lies on this machine, and its active policy.
+
+    `policy` is JSON, None where the bundle's own (number 0) is active.
+    """
 
     name: str
     version: str
     bundle: Path
+    policy_number: int = OWN_POLICY
+    policy: str | None = None
 
 
-class Registry:
-    """Runs and models of one MLflow tracking server. Connects on first use.
-
-    Under `home` lie the artifacts of a SQLite tracking store, and copies of bundles fetched from a remote server.
-    """
-
-    def __init__(self, tracking_uri: str, home: Path) -> None:
-        self.tracking_uri = tracking_uri
-        self._home = home
-        self._embedded = tracking_uri.startswith("sqlite:///")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Registry, (self.tracking_uri, self._home)
-
-    @cached_property
-    def _client(self) -> Any:
-        if self._embedded:
-            Path(self.tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        import mlflow
-
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        mlflow.set_tracking_uri(self.tracking_uri)
-        return mlflow.MlflowClient(self.tracking_uri)
-
-    @cached_property
-    def _experiment(self) -> str:
-        found = self._client.get_experiment_by_name(EXPERIMENT)
-        if found:
-            return str(found.experiment_id)
-        location = (self._home / "mlflow").as_uri() if self._embedded else None
-        return str(self._client.create_experiment(EXPERIMENT, artifact_location=location))
-
-    def open_run(self, name: str, fresh: bool, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        """The id of the unfinished MLflow run called `name`, or of a new one with these parameters and tags."""
-        where = f"attributes.run_name = '{name}' and attributes.status != 'FINISHED'"
-        found = [] if fresh else self._client.search_runs([self._experiment], where, max_results=1)
-        if found:
-            run = found[0].info.run_id
-            self._client.update_run(run, status="RUNNING")
-            return str(run)
-        run = self._client.create_run(self._experiment, run_name=name, tags=dict(tags)).info.run_id
-        for key, value in params.items():
-            self._client.log_param(run, key, value)
-        return str(run)
-
-    def log_metrics(self, run: str, metrics: Mapping[str, float], step: int) -> None:
-        """Log metrics of one step (an epoch)."""
-        for name, value in metrics.items():
-            self._client.log_metric(run, name, value, step=step)
-
-    def log_file(self, run: str, path: Path) -> None:
-        """Keep a file with the run."""
-        self._client.log_artifact(run, str(path))
-
-    def end_run(self, run: str, status: str) -> None:
-        """Close a run: FINISHED, FAILED or KILLED."""
-        self._client.set_terminated(run, status)
+class Registry(Tracking):
+    """Models of one MLflow server: versions, the aliases that name them, and the policies that they decide by."""
 
     def register(
         self,
@@ -112,7 +67,7 @@ class Registry:
         signature = ModelSignature(
             Schema([ColSpec("binary", "image")]), Schema([ColSpec("string", "label"), ColSpec("double", "confidence")])
         )
-        with _quiet(), mlflow.start_run(run_id=run):
+        with quiet(), mlflow.start_run(run_id=run):
             logged = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(model_code),
@@ -135,21 +90,98 @@ class Registry:
         if not parts:
             raise GlintError(f"--model {uri!r} must be models:/NAME@ALIAS, models:/NAME/VERSION or a bundle directory")
         version = self._version(parts["name"], parts["version"], parts["alias"])
-        return RegisteredModel(parts["name"], str(version.version), self._bundle(version))
+        bundle, (number, policy) = self._bundle(version), self._active_policy(version)
+        return RegisteredModel(parts["name"], str(version.version), bundle, number, policy)
 
-    def promote(self, name: str, version: str, alias: str) -> str | None:
-        """Point `alias` at a version; returns the version that it pointed at before."""
+    def alias(self, name: str, alias: str) -> str | None:
+        """The version that an alias means, None where there is no such alias; GlintError for an unknown model."""
+        model = self._model(name)
+        found = dict(model.aliases).get(alias)
+        return str(found) if found else None
+
+    def promote(self, name: str, version: str, alias: str, record: Mapping[str, Any] | None = None) -> str | None:
+        """Point `alias` at a version; returns the version that it pointed at before.
+
+        `record` says how that came about; it becomes the version's tag `glint.promotion.ALIAS`.
+        """
         self._version(name, version, None)
-        before = self._client.get_registered_model(name).aliases.get(alias)
-        from mlflow.exceptions import MlflowException
+        before = self.alias(name, alias)
+        if before and before != version:
+            # First, so that an interruption loses no way back; going back skips what the alias means already.
+            self._remember(name, alias, [*self._earlier(name, alias), before])
+        self._set_alias(name, alias, version)
+        if record:
+            self._client.set_model_version_tag(name, version, f"glint.promotion.{alias}", json.dumps(record))
+        return before
 
-        try:
-            self._client.set_registered_model_alias(name, alias, version)
-        except MlflowException as error:
-            if error.error_code != "INVALID_PARAMETER_VALUE":
-                raise
-            raise GlintError(f"--alias {alias!r} cannot be one: {error.message}") from None
-        return str(before) if before else None
+    def rollback(self, name: str, alias: str, record: Mapping[str, Any] | None = None) -> tuple[str, str]:
+        """Point `alias` at the version that it meant before; returns that one and the one it leaves.
+
+        Each call goes one step further back. `record` becomes the tag `glint.rollback.ALIAS` of the version left.
+        Raises GlintError when there is no such alias, or nothing to go back to.
+        """
+        current = str(self._version(name, None, alias).version)
+        earlier = self._earlier(name, alias)
+        there = self._versions(name)
+        while earlier and (earlier[-1] == current or earlier[-1] not in there):
+            earlier.pop()
+        if not earlier:
+            raise GlintError(
+                f"there is nothing to go back to: models:/{name}@{alias} is version {current}, and glint promote has "
+                f"set no other before; glint promote {name} --version N names one"
+            )
+        target = earlier.pop()
+        self._set_alias(name, alias, target)
+        self._remember(name, alias, earlier)
+        if record:
+            self._client.set_model_version_tag(name, current, f"glint.rollback.{alias}", json.dumps(record))
+        return target, current
+
+    def put_policy(self, name: str, version: str, policy: str, record: Mapping[str, Any] | None = None) -> int:
+        """Keep a policy (JSON) with a version and make it the active one; returns its number, from 1 on.
+
+        `record`, such as who made it, goes into the version's tag `glint.policy.NUMBER`.
+        """
+        run = self._version(name, version, None).run_id
+        number = max([int(Path(path).stem) for path in self._kept(run, POLICIES)], default=OWN_POLICY) + 1
+        self._keep_text(run, f"{POLICIES}/{number}.json", policy)
+        self._client.set_model_version_tag(name, version, f"{ACTIVE_POLICY}.{number}", json.dumps(record or {}))
+        self.use_policy(name, version, number)
+        return number
+
+    def use_policy(self, name: str, version: str, number: int) -> None:
+        """Make a policy of a version the active one; GlintError names those that there are."""
+        self._check_policy(name, version, number)
+        self._client.set_model_version_tag(name, version, ACTIVE_POLICY, str(number))
+
+    def policies(self, name: str, version: str) -> dict[int, dict[str, Any]]:
+        """The policies made for a version, by number, with their records."""
+        tags = self._version(name, version, None).tags
+        named = {key.removeprefix(f"{ACTIVE_POLICY}."): value for key, value in tags.items()}
+        return {int(key): json.loads(named[key]) for key in sorted(filter(str.isdecimal, named), key=int)}
+
+    def policy_number(self, name: str, version: str) -> int:
+        """Which policy of a version is active; 0 = the bundle's own."""
+        return int(self._version(name, version, None).tags.get(ACTIVE_POLICY, OWN_POLICY))
+
+    def policy(self, name: str, version: str, number: int | None = None) -> str | None:
+        """A policy of a version (JSON), by default the active one; None where that is the bundle's own."""
+        found = self._version(name, version, None)
+        if number is None:
+            return self._active_policy(found)[1]
+        self._check_policy(name, version, number)
+        return self._text(found.run_id, f"{POLICIES}/{number}.json") if number else None
+
+    def training_manifest(self, name: str, version: str) -> Path | None:
+        """The manifest that a version was trained on, None where its run has kept none."""
+        run = self._version(name, version, None).run_id
+        kept = self._kept(run, MANIFEST)
+        return self._fetched(run, kept[0]) if kept else None
+
+    def keep_report(self, name: str, version: str, report: str) -> None:
+        """Keep what the gate said (JSON) with the version's run."""
+        run = self._version(name, version, None).run_id
+        self._keep_text(run, f"{GATE}/{datetime.now(UTC):%Y%m%dT%H%M%S%f}.json", report)
 
     def models(self) -> list[tuple[str, dict[str, str]]]:
         """Registered models by name, with their aliases and the versions that these mean."""
@@ -164,7 +196,7 @@ class Registry:
                 return self._client.get_model_version_by_alias(name, alias)
             return self._client.get_model_version(name, version)
         except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if error.error_code not in ABSENT:
                 raise
         raise GlintError(self._absence(name, version, alias))
 
@@ -178,8 +210,48 @@ class Registry:
             return (
                 f"model {name!r} has no alias {alias!r} (aliases: {aliases}); glint promote {name} --version N sets it"
             )
-        versions = sorted(int(found.version) for found in self._client.search_model_versions(f"name = '{name}'"))
-        return f"model {name!r} has no version {version}; there are: {', '.join(map(str, versions))}"
+        versions = sorted(self._versions(name), key=int)
+        return f"model {name!r} has no version {version}; there are: {', '.join(versions)}"
+
+    def _model(self, name: str) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._client.get_registered_model(name)
+        except MlflowException as error:
+            if error.error_code not in ABSENT:
+                raise
+        raise GlintError(self._absence(name, None, None))
+
+    def _versions(self, name: str) -> set[str]:
+        return {str(found.version) for found in self._client.search_model_versions(f"name = '{name}'")}
+
+    def _set_alias(self, name: str, alias: str, version: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.set_registered_model_alias(name, alias, version)
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            raise GlintError(f"--alias {alias!r} cannot be one: {error.message}") from None
+
+    def _earlier(self, name: str, alias: str) -> list[str]:
+        """The versions that an alias meant before, the latest last."""
+        return list(json.loads(self._model(name).tags.get(f"glint.earlier.{alias}", "[]")))
+
+    def _remember(self, name: str, alias: str, earlier: list[str]) -> None:
+        self._client.set_registered_model_tag(name, f"glint.earlier.{alias}", json.dumps(earlier[-MAX_EARLIER:]))
+
+    def _check_policy(self, name: str, version: str, number: int) -> None:
+        there = [OWN_POLICY, *self.policies(name, version)]
+        if number not in there:
+            known = ", ".join(map(str, there))
+            raise GlintError(f"--version {number} is no policy of models:/{name}/{version}; there are: {known}")
+
+    def _active_policy(self, version: Any) -> tuple[int, str | None]:
+        number = int(version.tags.get(ACTIVE_POLICY, OWN_POLICY))
+        return number, self._text(version.run_id, f"{POLICIES}/{number}.json") if number else None
 
     def _bundle(self, version: Any) -> Path:
         target = self._home / "models" / str(version.name) / str(version.version)
@@ -196,21 +268,5 @@ class Registry:
         import mlflow
 
         uri = f"models:/{version.name}/{version.version}"
-        with _quiet():
+        with quiet():
             return Path(mlflow.artifacts.download_artifacts(uri, dst_path=directory, tracking_uri=self.tracking_uri))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """MLflow's advice and progress bars, kept off the terminal while it logs or fetches a model."""
-    before = os.environ.get("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        if before is None:
-            del os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"]
-        else:
-            os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = before

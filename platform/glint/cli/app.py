@@ -1,6 +1,7 @@
 """`glint`: the verbs put together, and what becomes of errors.
 
-Exit codes: 0 done; 2 a mistake of the user's, told in one line; 130 interrupted; 1 anything else, with a traceback.
+Exit codes: 0 done; 2 a mistake of the user's, told in one line; 130 interrupted; 1 anything else: what the gate or the
+doctor says no to, told in lines, or a bug, with a traceback.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from glint.cli import batch, emulators, store
 from glint.cli.demo import demo
 from glint.cli.doctor import doctor
 from glint.cli.evaluate import evaluate
+from glint.cli.policy import policy
 from glint.cli.promote import promote
+from glint.cli.rollback import rollback
 from glint.cli.serve import serve
 from glint.cli.snapshot import snapshot
 from glint.cli.train import train
+from glint.cli.tune import tune
 from glint.cli.upload import upload
 from glint.core.errors import GlintError
 
@@ -40,7 +44,7 @@ def prepare() -> None:
     quieten(read_settings())
 
 
-for verb in (upload, snapshot, train, evaluate, promote, serve, demo, doctor):
+for verb in (upload, snapshot, train, tune, evaluate, policy, promote, rollback, serve, demo, doctor):
     app.command()(verb)
 app.add_typer(batch.app, name="batch")
 app.add_typer(store.app, name="store")

@@ -38,19 +38,25 @@ def run(
 
         glint batch run --model models:/boards/3 --input az://images/line-4 --job line-4
     """
+    from glint.cli.console import emit, progress
+    from glint.pipelines.access import check_input
+    from glint.settings import Settings
+    from glint.wiring import check_store, check_store_answers, open_images, open_model, open_predictor, open_store
+
+    settings = Settings()
+    images = open_images(settings)
+    check_input(input, images)
+    check_store_answers(settings)
+
+    # They take seconds to import, which a wrong setting need not wait for.
     from functools import partial
 
-    from glint.cli.console import emit, progress
     from glint.cli.starting import start
     from glint.cli.tables import fields
     from glint.pipelines.batch import BatchRun, freeze_input, run_batch
     from glint.pipelines.scoring import num_nodes
-    from glint.settings import Settings
-    from glint.wiring import check_store, open_images, open_model, open_predictor, open_store
 
-    settings = Settings()
     found = open_model(model, settings)
-    images = open_images(settings)
     with progress() as told:
         manifest = freeze_input(input, images, settings.home_path, told)
         start(settings, told)
@@ -58,7 +64,7 @@ def run(
         batch = BatchRun(
             model_uri=found.uri,
             model=found.ref,
-            open_predictor=partial(open_predictor, found.uri, settings),
+            open_predictor=partial(open_predictor, found.uri, settings, found.bundle.policy),
             input=input,
             manifest=manifest,
             images=images,
@@ -75,6 +81,10 @@ def run(
 def results(
     job: Annotated[str, typer.Argument(help="a job's id")],
     status: Annotated[str | None, typer.Option(help="only outcomes of this status")] = None,
+    label: Annotated[str | None, typer.Option(help="only those whose most probable class is this one")] = None,
+    decision: Annotated[str | None, typer.Option(help="only those decided so: accept, review or reject")] = None,
+    min_confidence: Annotated[float | None, typer.Option(help="only those as sure as this, 0 to 1")] = None,
+    max_confidence: Annotated[float | None, typer.Option(help="only those no surer than this, 0 to 1")] = None,
     format: Annotated[Format, typer.Option(help="table, csv, or parquet (needs --out)")] = Format.table,
     out: Annotated[Path | None, typer.Option(help="file to write instead of stdout")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many; a table has 50 by default")] = None,
@@ -86,10 +96,13 @@ def results(
 
         glint batch results 3fa4bc0d1e2f5a6b --status undecodable
 
+        glint batch results 3fa4bc0d1e2f5a6b --decision review --label open --max-confidence 0.6
+
         glint batch results 3fa4bc0d1e2f5a6b --format parquet --out outcomes.parquet
     """
-    from glint.cli.outcomes import show_outcomes
+    from glint.cli.outcomes import filter_of, show_outcomes
     from glint.settings import Settings
     from glint.wiring import open_store
 
-    show_outcomes(open_store(Settings()), job, status, format.value, out, limit, json)
+    where = filter_of(status, label, decision, min_confidence, max_confidence)
+    show_outcomes(open_store(Settings()), job, where, format.value, out, limit, json)

@@ -17,6 +17,7 @@ from rich.console import RenderableType
 
 from glint.adapters.blob_admin import Uploaded, upload
 from glint.adapters.cosmos_setup import MAX_RU, create_schema
+from glint.cli.gating import promote
 from glint.cli.starting import start
 from glint.cli.tables import rows
 from glint.core.manifest import Manifest
@@ -111,7 +112,7 @@ def demonstrate(
     trained = stages.run("train", lambda: train(run, progress), _train_text)
     stages.run(
         "promote",
-        lambda: run.registry.promote(trained.model, trained.version, "champion"),
+        lambda: promote(run.registry, trained.model, trained.version, "champion", None, None),
         lambda _: f"models:/{trained.model}@champion is version {trained.version}",
     )
     model = f"models:/{trained.model}@champion"
@@ -175,7 +176,7 @@ def _snapshot(source: str, labels: Path, out: Path, settings: Settings, progress
 
 def _evaluate(model: str, manifest: Manifest, report: Path, settings: Settings, progress: Progress) -> Evaluation:
     found = open_model(model, settings)
-    predictor = partial(open_predictor, found.uri, settings)
+    predictor = partial(open_predictor, found.uri, settings, found.bundle.policy)
     return evaluate(found.bundle, found.ref, predictor, manifest, "test", open_images(settings), report, progress)
 
 
@@ -184,7 +185,7 @@ def _batch(model: str, manifest: Path, settings: Settings, progress: Progress) -
     run = BatchRun(
         model_uri=found.uri,
         model=found.ref,
-        open_predictor=partial(open_predictor, found.uri, settings),
+        open_predictor=partial(open_predictor, found.uri, settings, found.bundle.policy),
         input=str(manifest),
         manifest=freeze_input(str(manifest), images, settings.home_path, progress),
         images=images,
@@ -199,7 +200,9 @@ def _serve(model: str, manifest: Manifest, settings: Settings) -> Answers:
     test = manifest.table(["uri", "labels"], split="test").to_pylist()
     sample = test[:: max(1, len(test) // NUM_REQUESTS)][:NUM_REQUESTS]
     images = open_images(settings)
-    url = start_online(partial(open_predictor, found.uri, settings), port=0, logs=settings.home_path / "logs")
+    url = start_online(
+        partial(open_predictor, found.uri, settings, found.bundle.policy), port=0, logs=settings.home_path / "logs"
+    )
     try:
         answers = [_ask(url, images.read(row["uri"])) for row in sample]
     finally:

@@ -55,7 +55,7 @@ def serve(
             start(settings, told)
             told.begin("opening the model", None, "")
             url = start_online(
-                partial(open_predictor, found.uri, settings),
+                partial(open_predictor, found.uri, settings, found.bundle.policy),
                 host=host,
                 port=port,
                 max_bytes=settings.max_bytes,

@@ -93,13 +93,13 @@ def failed(error: ImageError) -> Prediction:
 def outcome_row(outcome: Outcome) -> dict[str, str | float | None]:
     """An outcome as one flat row of a table: fixed columns, then the manifest's further ones by their own names.
 
-    A further column named like a fixed one (or `column_…`) becomes `column_NAME`, so that no two are one; a value that
-    is neither text nor number becomes JSON.
+    Several labels are joined by commas. A further column named like a fixed one (or `column_…`) becomes `column_NAME`,
+    so that no two are one; a value that is neither text nor number becomes JSON.
     """
     row: dict[str, str | float | None] = {
         "uri": outcome.uri,
         "status": outcome.status,
-        "label": outcome.label,
+        "label": ", ".join(outcome.labels) or None,
         "confidence": outcome.confidence,
         "decision": outcome.decision,
         "error_type": outcome.error.type if outcome.error else None,
@@ -107,6 +107,7 @@ def outcome_row(outcome: Outcome) -> dict[str, str | float | None]:
         "group": outcome.group,
         "model_version": outcome.model.version,
         "bundle": outcome.model.bundle,
+        "policy": outcome.model.policy,
     }
     for name, value in outcome.columns.items():
         row[f"column_{name}" if name in row or name.startswith("column_") else name] = _cell(value)

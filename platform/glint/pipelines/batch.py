@@ -144,8 +144,9 @@ def _end_job(run: BatchRun, job: Job, bridge: Bridge, status: JobStatus, error: 
 def _open_job(run: BatchRun, bridge: Bridge) -> Job:
     check_name("--job", run.id)
     known = bridge.run(run.store.get_job(run.id))
-    if known and (known.model.bundle, known.input_digest) != (run.model.bundle, run.manifest.digest):
-        raise GlintError(f"--job {run.id!r} is a job of another model or input; choose another name")
+    told = (run.model.bundle, run.model.policy, run.manifest.digest)
+    if known and (known.model.bundle, known.model.policy, known.input_digest) != told:
+        raise GlintError(f"--job {run.id!r} is a job of another model, policy or input; choose another name")
     job = known or Job(
         id=run.id,
         status="running",
@@ -233,8 +234,9 @@ class ScoreChunk:
         self._run = run
         self._bridge = Bridge()
         self._scorer = Scorer(run.open_predictor, run.images)
-        if self._scorer.predictor.model.bundle != run.model.bundle:
-            raise RuntimeError(f"{run.model_uri} has become another bundle since the job began")
+        opened = self._scorer.predictor.model
+        if (opened.bundle, opened.policy) != (run.model.bundle, run.model.policy):
+            raise RuntimeError(f"{run.model_uri} has become another bundle or policy since the job began")
 
     def __call__(self, batch: Batch) -> Batch:
         """Score the chunks numbered in the column chunk; gives each its document, or the line that says why not.

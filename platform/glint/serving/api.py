@@ -46,8 +46,9 @@ SERVER_ANSWERS: dict[int | str, dict[str, Any]] = {
 class Classification(BaseModel):
     """The answer for one image."""
 
-    label: str = Field(description="the most probable class")
-    confidence: float = Field(ge=0, le=1, description="its probability")
+    label: str | None = Field(description="the most probable class; null where the image has none of the classes")
+    labels: tuple[str, ...] = Field(description="all classes that the image has: one, unless the model gives several")
+    confidence: float = Field(ge=0, le=1, description="how sure the model is of that")
     top_k: tuple[Score, ...] = Field(description="the most probable classes, best first")
     decision: Decision = Field(description="what the model's policy makes of it; review: a person should look")
     model: ModelRef
@@ -146,11 +147,11 @@ def _too_many_bytes(max_bytes: int, size: int) -> ProblemError:
 
 
 def _answer(prediction: Prediction, model: ModelRef) -> Classification:
-    assert prediction.label is not None, "only an image that was classified gets here"
-    assert prediction.confidence is not None
+    assert prediction.confidence is not None, "only an image that was classified gets here"
     assert prediction.decision is not None
     return Classification(
         label=prediction.label,
+        labels=prediction.labels,
         confidence=prediction.confidence,
         top_k=prediction.top_k,
         decision=prediction.decision,

@@ -54,5 +54,5 @@ class Classifier:
 
     def _warm_up(self) -> None:
         """The first caller should not pay for what an engine does but once."""
-        size = self._predictor.bundle.info.preprocessing.image_size
-        self._predictor.score(torch.zeros((1, 3, size, size), dtype=torch.uint8))
+        settings = self._predictor.bundle.info.preprocessing
+        self._predictor.score(torch.zeros((1, settings.num_channels, *2 * [settings.image_size]), dtype=torch.uint8))

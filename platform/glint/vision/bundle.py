@@ -3,6 +3,7 @@
 weights.safetensors   the parameters
 bundle.json           format, backbone, classes, preprocessing, recipe, manifest digest, metrics
 policy.json           the decision policy, with a digest of its own
+selftest.json         sample images in selftest/, and what training's own validation said of them; see selftest.py
 card.md               the same for a person
 """
 
@@ -43,12 +44,15 @@ class BundleInfo(BaseModel):
 
 
 class Bundle:
-    """A bundle on disk. Opening reads the two JSON files; the weights are read when asked for."""
+    """A bundle on disk. Opening reads the two JSON files; the weights are read when asked for.
 
-    def __init__(self, directory: Path) -> None:
+    `policy` takes the place of the bundle's own: the registry keeps later ones apart from it.
+    """
+
+    def __init__(self, directory: Path, policy: Policy | None = None) -> None:
         self.directory = directory
-        self.info = _read(directory / "bundle.json", BundleInfo)
-        self.policy = _read(directory / "policy.json", Policy)
+        self.info = read_document(directory / "bundle.json", BundleInfo)
+        self.policy = policy or read_document(directory / "policy.json", Policy)
 
     @cached_property
     def digest(self) -> str:
@@ -76,7 +80,8 @@ def write_bundle(directory: Path, info: BundleInfo, policy: Policy, weights: dic
     return Bundle(directory)
 
 
-def _read(path: Path, kind: type[T]) -> T:
+def read_document(path: Path, kind: type[T]) -> T:
+    """One of a bundle's JSON files; raises GlintError when it is not there or not what it should be."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:

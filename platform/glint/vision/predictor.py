@@ -11,10 +11,13 @@ import torch
 
 from glint.core.errors import GlintError, ImageError
 from glint.core.outcome import DEFAULT_TOP_K, ModelRef, Prediction, Score, failed
+from glint.core.policy import PRESENT_FROM
 from glint.vision.bundle import Bundle
 from glint.vision.decode import Limits
 from glint.vision.engines.pytorch import TorchEngine
 from glint.vision.transforms import Loaded, load_image
+
+Probabilities = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 
 class Predictor:
@@ -32,30 +35,46 @@ class Predictor:
         self.limits = limits or Limits()
         self._engine = TorchEngine(bundle)
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image has any number of classes, each with a probability of its own, instead of exactly one."""
+        return self.bundle.info.recipe.task == "multi"
+
     def prepare(self, data: bytes | memoryview) -> Loaded:
         """Decode and resize one encoded image; raises ImageError saying why it cannot."""
         settings = self.bundle.info.preprocessing
-        return load_image(data, settings.image_size, settings.resize, self.limits)
+        return load_image(data, settings.image_size, settings.resize, self.limits, settings.channels)
 
-    def score(self, images: torch.Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-        """uint8 images (N, 3, S, S) -> float32 probabilities (N, C), each row summing to 1."""
-        if not len(images):
-            return np.zeros((0, len(self.classes)), dtype=np.float32)
-        probabilities: np.ndarray[tuple[int, int], np.dtype[np.float32]] = (
-            self._engine.logits(images).softmax(1).numpy()
-        )
-        return probabilities
+    def score(self, images: torch.Tensor) -> Probabilities:
+        """uint8 images (N, 3, S, S) -> float32 probabilities (N, C), calibrated by the policy's temperature.
+
+        Each row sums to 1, but not that of a multi-label model. A gray model's images are (N, 1, S, S).
+        """
+        return self._probabilities(images, self.bundle.policy.temperature)
+
+    def raw_score(self, images: torch.Tensor) -> Probabilities:
+        """The same without calibration: what a temperature is fitted to."""
+        return self._probabilities(images, 1.0)
 
     def interpret(
         self, probabilities: Sequence[float] | np.ndarray[Any, Any], top_k: int = DEFAULT_TOP_K
     ) -> Prediction:
-        """One row of probabilities (C,) as a prediction with the policy's decision."""
-        ranked = np.argsort(probabilities, kind="stable")[::-1][:top_k]
-        scores = tuple(Score(label=self.classes[i], confidence=min(1.0, float(probabilities[i]))) for i in ranked)
-        decision = self.bundle.policy.decide(scores[0].label, scores[0].confidence)
-        return Prediction(
-            status="ok", labels=(scores[0].label,), confidence=scores[0].confidence, top_k=scores, decision=decision
-        )
+        """One row of calibrated probabilities (C,) as a prediction with the policy's decision.
+
+        A multi-label image has every class that is more likely there than not, perhaps none, the likeliest first; its
+        confidence is that of its least certain statement, of a class's presence or absence.
+        """
+        shares = np.minimum(probabilities, 1.0)
+        ranked, policy = np.argsort(-shares, kind="stable"), self.bundle.policy
+        if self.multi_label:
+            labels = tuple(self.classes[i] for i in ranked if shares[i] >= PRESENT_FROM)
+            confidence = float(np.maximum(shares, 1 - shares).min())
+            decision = policy.decide_labels(dict(zip(self.classes, shares.tolist(), strict=True)))
+        else:
+            labels, confidence = (self.classes[ranked[0]],), float(shares[ranked[0]])
+            decision = policy.decide(labels[0], confidence)
+        top = tuple(Score(label=self.classes[i], confidence=float(shares[i])) for i in ranked[:top_k])
+        return Prediction(status="ok", labels=labels, confidence=confidence, top_k=top, decision=decision)
 
     def predict(self, images: Sequence[str | Path | bytes], top_k: int = DEFAULT_TOP_K) -> list[Prediction]:
         """Classify files or encoded bytes, in order. A bad image has its reason in its own prediction's `error`."""
@@ -69,6 +88,13 @@ class Predictor:
         except ImageError as error:
             return failed(error)
         return self.interpret(self.score(prepared.pixels[None])[0], top_k)
+
+    def _probabilities(self, images: torch.Tensor, temperature: float) -> Probabilities:
+        if not len(images):
+            return np.zeros((0, len(self.classes)), dtype=np.float32)
+        logits = self._engine.logits(images) / temperature
+        shares: Probabilities = (logits.sigmoid() if self.multi_label else logits.softmax(1)).numpy()
+        return shares
 
 
 def model_ref(bundle: Bundle, name: str | None, version: str | None) -> ModelRef:

@@ -1,0 +1,115 @@
+"""MLflow's tracking: one run for each training, and the files kept with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+EXPERIMENT = "glint"
+MANIFEST = "manifest"
+"""Folder of a run's files with the manifest that it is trained on."""
+
+
+class Tracking:
+    """Runs of one MLflow tracking server. Connects on first use.
+
+    Under `home` lie the files of a SQLite tracking store, and copies of those fetched from a remote server.
+    """
+
+    def __init__(self, tracking_uri: str, home: Path) -> None:
+        self.tracking_uri = tracking_uri
+        self._home = home
+        self._embedded = tracking_uri.startswith("sqlite:///")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.tracking_uri, self._home)
+
+    @cached_property
+    def _client(self) -> Any:
+        if self._embedded:
+            Path(self.tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        import mlflow
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        mlflow.set_tracking_uri(self.tracking_uri)
+        return mlflow.MlflowClient(self.tracking_uri)
+
+    @cached_property
+    def _experiment(self) -> str:
+        found = self._client.get_experiment_by_name(EXPERIMENT)
+        if found:
+            return str(found.experiment_id)
+        location = (self._home / "mlflow").as_uri() if self._embedded else None
+        return str(self._client.create_experiment(EXPERIMENT, artifact_location=location))
+
+    def open_run(self, name: str, fresh: bool, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """The id of the unfinished MLflow run called `name`, or of a new one with these parameters and tags."""
+        where = f"attributes.run_name = '{name}' and attributes.status != 'FINISHED'"
+        found = [] if fresh else self._client.search_runs([self._experiment], where, max_results=1)
+        if found:
+            run = found[0].info.run_id
+            self._client.update_run(run, status="RUNNING")
+            return str(run)
+        run = self._client.create_run(self._experiment, run_name=name, tags=dict(tags)).info.run_id
+        for key, value in params.items():
+            self._client.log_param(run, key, value)
+        return str(run)
+
+    def log_metrics(self, run: str, metrics: Mapping[str, float], step: int) -> None:
+        """Log metrics of one step (an epoch)."""
+        for name, value in metrics.items():
+            self._client.log_metric(run, name, value, step=step)
+
+    def log_file(self, run: str, path: Path, folder: str | None = None) -> None:
+        """Keep a file with the run, in a folder of its own where one is named."""
+        with quiet():
+            self._client.log_artifact(run, str(path), folder)
+
+    def end_run(self, run: str, status: str) -> None:
+        """Close a run: FINISHED, FAILED or KILLED."""
+        self._client.set_terminated(run, status)
+
+    def _keep_text(self, run: str, path: str, text: str) -> None:
+        with quiet():
+            self._client.log_text(run, text, path)
+
+    def _kept(self, run: str, folder: str) -> list[str]:
+        """The paths of the files in a folder of a run's files."""
+        with quiet():
+            return [str(file.path) for file in self._client.list_artifacts(run, folder)]
+
+    def _fetched(self, run: str, path: str) -> Path:
+        """A file of a run on this machine: itself where it lies here, otherwise a copy."""
+        folder = None if self._embedded else self._home / "runs-fetched" / run
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+        with quiet():
+            return Path(self._client.download_artifacts(run, path, str(folder) if folder else None))
+
+    def _text(self, run: str, path: str) -> str:
+        with quiet(), tempfile.TemporaryDirectory() as folder:
+            return Path(self._client.download_artifacts(run, path, folder)).read_text(encoding="utf-8")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """MLflow's advice and progress bars, kept off the terminal while it logs or fetches."""
+    before = os.environ.get("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if before is None:
+            del os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"]
+        else:
+            os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = before

@@ -1,0 +1,108 @@
+"""The gate before an alias moves: run, recorded in the registry, and shown to a person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+from rich.console import RenderableType
+
+from glint.adapters.registry import Registry
+from glint.cli.tables import rows
+from glint.cli.who import user
+from glint.core.gate import Gate, GateReport, Margins, Promotion
+from glint.core.manifest import Manifest
+from glint.core.progress import Progress
+from glint.settings import Settings
+from glint.wiring import Model, open_images, open_limits, open_model, open_predictor, open_registry
+
+if TYPE_CHECKING:
+    from glint.pipelines.evaluate import Candidate
+
+
+class Promoted(BaseModel):
+    """What `glint promote` answers; `version` is what the alias means now, None where that is nothing."""
+
+    model: str
+    alias: str
+    version: str | None
+    before: str | None
+    gate: Gate
+    report: GateReport | None
+
+
+def enter(
+    settings: Settings, name: str, version: str, alias: str, manifest: Path, split: str, margins: Margins
+) -> Callable[[Progress], GateReport]:
+    """Open what the gate needs: the version, what the alias means now, and the data; the rest needs a running Ray."""
+    # Here, for without a manifest neither Ray nor torch is needed.
+    from glint.pipelines.gate import Trial, run_gate
+
+    opened, registry = Manifest.open(manifest), open_registry(settings)
+    challenger = open_model(f"models:/{name}/{version}", settings)
+    before, training = registry.alias(name, alias), registry.training_manifest(name, version)
+    champion = open_model(f"models:/{name}/{before}", settings) if before else None
+    trial = Trial(
+        manifest=opened,
+        split=split,
+        images=open_images(settings),
+        limits=open_limits(settings),
+        margins=margins,
+        training=Manifest.open(training) if training else None,
+    )
+    sides = _candidate(challenger, settings), _candidate(champion, settings) if champion else None
+    return partial(run_gate, *sides, trial)
+
+
+def _candidate(model: Model, settings: Settings) -> Candidate:
+    from glint.pipelines.evaluate import Candidate
+
+    opening = partial(open_predictor, model.uri, settings, model.bundle.policy)
+    return Candidate(model.bundle, model.ref, opening)
+
+
+def promote(
+    registry: Registry, name: str, version: str, alias: str, report: GateReport | None, reason: str | None
+) -> Promoted:
+    """Move the alias unless the gate refuses and nobody approves; the registry keeps the report, and who did what."""
+    if report:
+        registry.keep_report(name, version, report.model_dump_json(indent=2))
+    before = registry.alias(name, alias)
+    refused = tuple(finding.rule for finding in report.refused) if report else ()
+    gate: Gate = "unchecked" if report is None else "passed" if not refused else "approved" if reason else "refused"
+    if gate != "refused":
+        record = Promotion(
+            model=name,
+            version=version,
+            alias=alias,
+            before=before,
+            gate=gate,
+            by=user(),
+            reason=reason if refused else None,
+            refused=refused,
+            manifest=report.manifest_digest if report else None,
+        )
+        registry.promote(name, version, alias, record.model_dump(mode="json"))
+    means = before if gate == "refused" else version
+    return Promoted(model=name, alias=alias, version=means, before=before, gate=gate, report=report)
+
+
+def drawn(promoted: Promoted) -> list[RenderableType]:
+    """For a person: what each rule said, and what the alias means now."""
+    shown: list[RenderableType] = []
+    if promoted.report:
+        colours = {"passed": "green", "refused": "red", "not judged": "yellow", "reported": "cyan"}
+        findings = [
+            (f"[{colours[one.verdict]}]{one.verdict}[/]", one.rule, one.measured, one.limit)
+            for one in promoted.report.findings
+        ]
+        shown.append(rows(["", "rule", "measured", "limit"], findings))
+    uri = f"models:/{promoted.model}@{promoted.alias}"
+    was = f", was {promoted.before}" if promoted.before else ""
+    if promoted.gate == "refused":
+        return [*shown, f"{uri} stays {promoted.before}" if promoted.before else f"{uri} means nothing yet"]
+    how = " although the gate refuses" if promoted.gate == "approved" else ""
+    return [*shown, f"{uri} is version {promoted.version}{was}{how}"]

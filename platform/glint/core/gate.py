@@ -1,0 +1,256 @@
+"""The gate: whether a model may take the champion's place, rule by rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from glint.core.bootstrap import MIN_JUDGED_GROUPS, Resampling
+from glint.core.comparison import Comparison, Difference
+from glint.core.duplicates import NEAR_BITS, NUM_BITS
+from glint.core.outcome import ModelRef
+from glint.core.splits import listed
+
+MIN_CLASS_IMAGES = 20
+"""A class with fewer images, or with images in fewer than MIN_JUDGED_GROUPS groups, is not judged by itself."""
+
+Verdict = Literal["passed", "refused", "not judged", "reported"]
+Gate = Literal["passed", "approved", "refused", "unchecked"]
+
+
+class Margins(BaseModel):
+    """What is still good enough."""
+
+    model_config = ConfigDict(frozen=True)
+
+    macro_f1: float = Field(default=0.01, ge=0, le=1, description="that the true macro-F1 may be below the champion's")
+    recall: float = Field(default=0.05, ge=0, le=1, description="the same for the recall of each class")
+    latency_factor: float = Field(default=1.5, ge=0, description="of the champion's time for an image")
+    max_latency_ms: float | None = Field(default=None, ge=0, description="for an image, whatever the champion takes")
+
+
+class Finding(BaseModel):
+    """What one rule found: `measured` against `limit`, in words, and as numbers where it comes down to two."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rule: str
+    verdict: Verdict
+    measured: str
+    limit: str = ""
+    value: float | None = None
+    bound: float | None = None
+
+    @property
+    def line(self) -> str:
+        """Why it refuses, in one line."""
+        return f"{self.rule}: {self.measured}" + (f"; must be {self.limit}" if self.limit else "")
+
+
+class NearDuplicate(BaseModel):
+    """An image of the split, the training image that looks most like it, and in how many bits their hashes differ."""
+
+    model_config = ConfigDict(frozen=True)
+
+    uri: str
+    training_uri: str
+    bits: int
+
+
+class GateReport(BaseModel):
+    """What the gate looked at and what each rule said."""
+
+    model_config = ConfigDict(frozen=True)
+
+    challenger: ModelRef
+    champion: ModelRef | None
+    manifest: str
+    manifest_digest: str
+    split: str
+    num_images: int
+    left_out: dict[str, int] = Field(description="images that could not be scored, by reason")
+    resampling: Resampling | None
+    margins: Margins
+    findings: tuple[Finding, ...]
+    near_duplicates: tuple[NearDuplicate, ...] = Field(description="the closest pairs")
+    created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def refused(self) -> tuple[Finding, ...]:
+        """The rules that say no."""
+        return tuple(finding for finding in self.findings if finding.verdict == "refused")
+
+
+class Promotion(BaseModel):
+    """How a version came by its alias, as the registry keeps it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    version: str
+    alias: str
+    before: str | None = Field(description="the version that the alias meant")
+    gate: Gate
+    by: str
+    at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    reason: str | None = Field(default=None, description="why what the gate refused was approved")
+    refused: tuple[str, ...] = Field(default=(), description="the rules that refused")
+    manifest: str | None = Field(default=None, description="digest of what the gate looked at")
+
+
+class SelfTestFigures(NamedTuple):
+    """How far the bundle's samples score from what training's validation gave them."""
+
+    num_samples: int
+    max_difference: float
+    tolerance: float
+    error: str | None
+
+
+class Leaks(NamedTuple):
+    """What the split shares with the images that training saw."""
+
+    groups: Sequence[str]
+    identical: Sequence[tuple[str, str]]
+    near: Sequence[NearDuplicate]
+    num_images: int
+    num_training: int
+    unreadable: int
+
+
+def non_inferiority(
+    comparison: Comparison, resampling: Resampling, support: Mapping[str, int], margins: Margins
+) -> list[Finding]:
+    """The lower bound of each paired 95% interval of challenger minus champion must be above minus the margin.
+
+    comparison: the challenger against the champion. support: images by class.
+
+    Without enough groups for an interval the rule refuses. An interval over single images would be there to be had,
+    but images of one group resemble each other: it would be too narrow, and pass what has not been shown.
+    """
+    overall = comparison.scores["macro_f1"]
+    if overall.interval is None:
+        why = f"{overall.difference:+.4f}, but there is no interval to judge it by: {resampling.note or 'undefined'}"
+        return [Finding(rule="macro-F1", verdict="refused", measured=why, limit=f"above -{margins.macro_f1:g}")]
+    recalls = [_of_class(name, one, support[name], margins.recall) for name, one in sorted(comparison.recall.items())]
+    return [_difference("macro-F1", overall, margins.macro_f1), *recalls]
+
+
+def _of_class(name: str, recall: Difference, num_images: int, margin: float) -> Finding:
+    if num_images >= MIN_CLASS_IMAGES and recall.interval is not None:
+        return _difference(f"recall of {name}", recall, margin)
+    needs = f"from {MIN_CLASS_IMAGES} images in {MIN_JUDGED_GROUPS} groups on"
+    measured = f"{recall.difference:+.4f} on {num_images:,} images"
+    return Finding(rule=f"recall of {name}", verdict="not judged", measured=measured, limit=needs)
+
+
+def _difference(rule: str, found: Difference, margin: float) -> Finding:
+    assert found.interval is not None
+    low, high = found.interval.low, found.interval.high
+    return Finding(
+        rule=rule,
+        verdict="passed" if low > -margin else "refused",
+        measured=f"{found.against:.4f} -> {found.model:.4f}, the difference between {low:+.4f} and {high:+.4f}",
+        limit=f"above -{margin:g} for certain",
+        value=low,
+        bound=-margin,
+    )
+
+
+def no_champion(reason: str) -> Finding:
+    """Stands for the rules that compare, where there is nothing to compare with."""
+    return Finding(rule="champion", verdict="not judged", measured=reason)
+
+
+def same_task(champion: Sequence[str], challenger: Sequence[str], same_kind: bool) -> Finding | None:
+    """Refuses where the two cannot be compared class by class; None where they can."""
+    if same_kind and tuple(champion) == tuple(challenger):
+        return None
+    kind = "" if same_kind else ", and only one of the two gives several labels"
+    measured = f"the champion knows {listed(champion)}{kind}"
+    limit = f"those of the challenger: {listed(challenger)}"
+    return Finding(rule="same classes", verdict="refused", measured=measured, limit=limit)
+
+
+def parity(found: SelfTestFigures | None) -> Finding:
+    """The bundle, read and scored as a server would, must say what training's validation said."""
+    rule = "preprocessing parity"
+    if found is None:
+        return Finding(rule=rule, verdict="refused", measured="the bundle has no self-test", limit="one, from training")
+    differs = f"probabilities of {found.num_samples} samples differ by {found.max_difference:.2g} at most"
+    return Finding(
+        rule=rule,
+        verdict="passed" if found.max_difference <= found.tolerance else "refused",
+        measured=differs + (f" ({found.error})" if found.error else ""),
+        limit=f"at most {found.tolerance:g}",
+        value=found.max_difference,
+        bound=found.tolerance,
+    )
+
+
+def latency(challenger_ms: float, champion_ms: float | None, margins: Margins) -> Finding | None:
+    """95th percentiles of one image at a time, measured side by side; None where there is nothing to hold it to."""
+    bounds = {}
+    if champion_ms is not None:
+        bounds[f"{margins.latency_factor:g} times the champion's {champion_ms:.1f} ms"] = (
+            margins.latency_factor * champion_ms
+        )
+    if margins.max_latency_ms is not None:
+        bounds["--max-latency-ms"] = margins.max_latency_ms
+    if not bounds:
+        return None
+    which = min(bounds, key=lambda name: bounds[name])
+    return Finding(
+        rule="latency",
+        verdict="passed" if challenger_ms <= bounds[which] else "refused",
+        measured=f"{challenger_ms:.1f} ms for an image (95th percentile)",
+        limit=f"at most {bounds[which]:.1f} ms: {which}",
+        value=challenger_ms,
+        bound=bounds[which],
+    )
+
+
+def leakage(leaks: Leaks, unknown_manifest: str | None) -> list[Finding]:
+    """Shared groups and identical bytes refuse; images that only look alike are reported, for good boards do.
+
+    unknown_manifest: the digest of what the model was trained on, where that is not at hand.
+    """
+    groups, identical, near = len(leaks.groups), len(leaks.identical), len(leaks.near)
+    twins = [f"{uri} = {other}" for uri, other in leaks.identical]
+    findings = [
+        Finding(
+            rule="shared groups",
+            verdict="refused" if groups else "passed",
+            measured=f"{groups:,} are in training too" + (f": {listed(leaks.groups, 3)}" if groups else ""),
+            limit="0",
+            value=groups,
+            bound=0,
+        ),
+        Finding(
+            rule="identical images",
+            verdict="refused" if identical else "passed",
+            measured=f"{identical:,} of {leaks.num_images:,} are in training too, byte for byte"
+            + (f": {listed(twins, 1)}" if identical else ""),
+            limit="0",
+            value=identical,
+            bound=0,
+        ),
+        Finding(
+            rule="near-duplicates",
+            verdict="reported",
+            measured=f"{near:,} of {leaks.num_images:,} look like one of {leaks.num_training:,} training images",
+            limit=f"(at most {NEAR_BITS} of {NUM_BITS} bits of the perceptual hash apart)",
+            value=near,
+        ),
+    ]
+    if leaks.unreadable:
+        told = f"{leaks.unreadable:,} images could not be compared with training, for they cannot be read"
+        findings.append(Finding(rule="unreadable", verdict="reported", measured=told))
+    if unknown_manifest:
+        told = f"the model was trained on manifest {unknown_manifest[:16]}, which is not at hand"
+        limit = "(leakage is judged by the training images of the given manifest alone)"
+        findings.append(Finding(rule="training data", verdict="reported", measured=told, limit=limit))
+    return findings

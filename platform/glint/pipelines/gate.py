@@ -1,0 +1,192 @@
+"""The gate on Ray: scores challenger and champion on one split, and looks for what training had seen of it.
+
+glint promote boards --version 3 --manifest manifest.parquet
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from glint.adapters.images import Images
+from glint.core.bootstrap import Resampling, bootstrap
+from glint.core.duplicates import identical, near_duplicates
+from glint.core.errors import GlintError, ImageError
+from glint.core.gate import (
+    Finding,
+    GateReport,
+    Leaks,
+    Margins,
+    NearDuplicate,
+    SelfTestFigures,
+    latency,
+    leakage,
+    no_champion,
+    non_inferiority,
+    parity,
+    same_task,
+)
+from glint.core.manifest import Manifest
+from glint.core.progress import Progress
+from glint.pipelines.evaluate import Candidate, score_split
+from glint.pipelines.evaluation import ScoredSplit, compare, scores_of
+from glint.pipelines.fingerprints import take_fingerprints
+from glint.pipelines.targets import labelled_table
+from glint.vision.decode import Limits
+from glint.vision.fingerprint import Fingerprint
+from glint.vision.predictor import Predictor
+from glint.vision.selftest import run_selftest
+
+LEARNED_FROM = ("train", "val")
+"""Splits that training saw: it chose its best epoch, and fitted the temperature, by the validation images."""
+NUM_PICTURES, NUM_TIMED, NUM_WARM = 20, 100, 5
+MAX_NEAR = 20
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the challenger is put to: a split of a manifest, and how good is good enough.
+
+    training: the manifest that the challenger was trained on, where it is at hand and another one.
+    """
+
+    manifest: Manifest
+    split: str
+    images: Images
+    limits: Limits
+    margins: Margins
+    training: Manifest | None = None
+
+
+def run_gate(challenger: Candidate, champion: Candidate | None, trial: Trial, progress: Progress) -> GateReport:
+    """Put the challenger to every rule; without a champion, to those that need none.
+
+    Raises GlintError when challenger and manifest don't have the same classes.
+    """
+    classes = challenger.bundle.info.classes
+    if classes != trial.manifest.classes:
+        raise GlintError(
+            f"--manifest has the classes {list(trial.manifest.classes)}, but version {challenger.model.version} has "
+            f"{list(classes)}"
+        )
+    scored, resampling, findings = _compare(challenger, champion, trial, progress)
+    findings += _try_out(challenger, champion, trial, progress)
+    leaks, unknown = _leaks(challenger, trial, progress)
+    return GateReport(
+        challenger=challenger.model,
+        champion=champion.model if champion else None,
+        manifest=str(trial.manifest.path),
+        manifest_digest=trial.manifest.digest,
+        split=trial.split,
+        num_images=len(scored.uris),
+        left_out=dict(Counter(scored.left_out.values())),
+        resampling=resampling,
+        margins=trial.margins,
+        findings=(*findings, *leakage(leaks, unknown)),
+        near_duplicates=tuple(leaks.near[:MAX_NEAR]),
+    )
+
+
+def _compare(
+    challenger: Candidate, champion: Candidate | None, trial: Trial, progress: Progress
+) -> tuple[ScoredSplit, Resampling | None, list[Finding]]:
+    classes, columns = challenger.bundle.info.classes, ("group", *trial.manifest.columns)
+    table = labelled_table(trial.manifest, trial.split, columns, challenger.multi_label)
+    scored = score_split(table, challenger.open_predictor, trial.images, progress)
+    if not scored.uris:
+        raise GlintError(f"none of the images of the split {trial.split} of {trial.manifest.path} can be read")
+    if champion is None:
+        return scored, None, [no_champion("there is none yet, so nothing is compared")]
+    same_kind = challenger.multi_label == champion.multi_label
+    if refusal := same_task(champion.bundle.info.classes, classes, same_kind):
+        return scored, None, [refusal]
+    against = score_split(table, champion.open_predictor, trial.images, progress)
+    found = compare(scored, classes, champion.model, against)
+    if found is None:
+        raise GlintError(f"no image of the split {trial.split} of {trial.manifest.path} can be scored by both models")
+    support = {name: score.support for name, score in scores_of(scored, classes).per_class.items()}
+    resampling = bootstrap(scored.columns)[1]
+    return scored, resampling, non_inferiority(found, resampling, support, trial.margins)
+
+
+def _try_out(challenger: Candidate, champion: Candidate | None, trial: Trial, progress: Progress) -> list[Finding]:
+    """The rules that look at the model itself, in this process."""
+    ours, theirs = challenger.open_predictor(), champion.open_predictor() if champion else None
+    result = run_selftest(ours)
+    figures = SelfTestFigures(**dict(result)) if result else None
+    rows = labelled_table(trial.manifest, trial.split, (), challenger.multi_label).slice(0, 10 * NUM_PICTURES)
+    files = trial.images.read_many(rows["uri"].to_pylist(), rows["etag"].to_pylist())
+    pictures = list(islice((data for data in files if not isinstance(data, ImageError)), NUM_PICTURES))
+    predictors = [ours, theirs] if theirs else [ours]
+    took_ms = time_single_images(predictors, pictures, progress)
+    timed = latency(took_ms[0], took_ms[1] if theirs else None, trial.margins)
+    return [parity(figures), *([timed] if timed else [])]
+
+
+def time_single_images(predictors: Sequence[Predictor], pictures: Sequence[bytes], progress: Progress) -> list[float]:
+    """95th percentile of the milliseconds that each predictor takes for one encoded image, on one thread as served.
+
+    The predictors take turns, so that whatever else the machine does slows all of them alike.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    progress.begin("timing", NUM_WARM + NUM_TIMED, "images")
+    took_s: list[list[float]] = [[] for _ in predictors]
+    try:
+        for turn in range(NUM_WARM + NUM_TIMED):
+            for predictor, times in zip(predictors, took_s, strict=True):
+                started = time.perf_counter()
+                predictor.predict([pictures[turn % len(pictures)]])
+                times.append(time.perf_counter() - started)
+            progress.update(turn + 1)
+    finally:
+        torch.set_num_threads(threads)
+        progress.end()
+    return [float(np.percentile(times[NUM_WARM:], 95)) * 1000 for times in took_s]
+
+
+def _leaks(challenger: Candidate, trial: Trial, progress: Progress) -> tuple[Leaks, str | None]:
+    """What the split shares with the training images, and the digest of their manifest where that is not at hand."""
+    trained_on = challenger.bundle.info.manifest
+    at_hand = [one for one in (trial.manifest, trial.training) if one and one.digest == trained_on]
+    source = at_hand[0] if at_hand else trial.manifest
+    columns = ["uri", "etag", "group"]
+    tested = trial.manifest.table(columns, split=trial.split, labelled=True)
+    seen = pa.concat_tables([source.table(columns, split=split, labelled=True) for split in LEARNED_FROM])
+    distinct = pa.concat_tables([tested, seen]).group_by("uri", use_threads=False).aggregate([("etag", "first")])
+    distinct = distinct.select(["uri", "etag_first"]).rename_columns(["uri", "etag"])
+    found = take_fingerprints(distinct, trial.images, trial.limits, progress)
+    mine, theirs = ([uri for uri in rows["uri"].to_pylist() if uri in found] for rows in (tested, seen))
+    twins = identical([found[uri].sha256 for uri in mine], [found[uri].sha256 for uri in theirs])
+    looked = sum(one.looks is not None for one in found.values())
+    leaks = Leaks(
+        groups=sorted(_groups(tested) & _groups(seen)),
+        identical=[(mine[i], theirs[j]) for i, j in twins],
+        near=_near(found, mine, theirs),
+        num_images=tested.num_rows,
+        num_training=seen.num_rows,
+        unreadable=distinct.num_rows - looked,
+    )
+    return leaks, None if at_hand else trained_on
+
+
+def _near(found: Mapping[str, Fingerprint], mine: Sequence[str], theirs: Sequence[str]) -> list[NearDuplicate]:
+    sides = [[(uri, looks) for uri in uris if (looks := found[uri].looks) is not None] for uris in (mine, theirs)]
+    hashes, others = (np.array([looks for _, looks in side], dtype=np.uint64) for side in sides)
+    return [
+        NearDuplicate(uri=sides[0][i][0], training_uri=sides[1][j][0], bits=bits)
+        for i, j, bits in near_duplicates(hashes, others)
+    ]
+
+
+def _groups(rows: pa.Table) -> set[str]:
+    """The groups of the rows; an image without one is its own, by its address."""
+    pairs = zip(rows["group"].to_pylist(), rows["uri"].to_pylist(), strict=True)
+    return {uri if group is None else group for group, uri in pairs}
