@@ -15,7 +15,8 @@ from glint.core.outcome import Outcome
 from glint.core.stores import Bridge
 from glint.pipelines.batch import BatchRun, run_batch
 from glint.pipelines.evaluate import score_split
-from glint.pipelines.train import Trained, labelled_table
+from glint.pipelines.targets import labelled_table
+from glint.pipelines.train import Trained
 from glint.serving.online import start_online, stop_online
 from glint.settings import Settings
 from glint.wiring import open_images, open_predictor

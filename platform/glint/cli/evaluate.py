@@ -15,21 +15,30 @@ def evaluate(
     manifest: ManifestFile,
     report: Annotated[Path, typer.Option(help="folder for report.json and report.html")],
     split: Annotated[str, typer.Option(help="train, val or test")] = "test",
+    against: Annotated[
+        str | None, typer.Option(help="model to compare with, or none; default: the champion of the same name")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Score a model on a split of a manifest and write a report.
 
+    The report tells how far each score may be luck, what the decision policy would let escape, which slices are weak,
+    where the model looked when it was wrong, which labels may be wrong, and how the champion does on the same images.
+
     Examples:
 
         glint evaluate --model models:/boards@champion --manifest manifest.parquet --report report
+
+        glint evaluate --model models:/boards/3 --against models:/boards/2 --manifest manifest.parquet --report report
 
         glint evaluate --model .glint/runs/NAME/bundle --manifest manifest.parquet --split val --report val
     """
     from functools import partial
 
     from glint.cli.console import emit, progress
+    from glint.cli.evaluated import shown
+    from glint.cli.opponent import find_opponent
     from glint.cli.starting import start
-    from glint.cli.tables import rows
     from glint.core.manifest import Manifest
     from glint.pipelines.evaluate import evaluate as run_evaluation
     from glint.settings import Settings
@@ -38,25 +47,19 @@ def evaluate(
     settings = Settings()
     opened = Manifest.open(manifest)
     found = open_model(model, settings)
+    opponent, reason = find_opponent(found, against, opened.classes, settings)
     with progress() as told:
         start(settings, told)
-        scores = run_evaluation(
+        evaluation = run_evaluation(
             found.bundle,
             found.ref,
-            partial(open_predictor, found.uri, settings),
+            partial(open_predictor, found.uri, settings, found.bundle.policy),
             opened,
             split,
             open_images(settings),
             report,
             told,
+            opponent,
+            reason,
         )
-    classes = [(name, s.precision, s.recall, s.f1, s.support) for name, s in scores.per_class.items()]
-    totals = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in scores.summary().items())
-    left_out = f"{sum(scores.left_out.values())} images left out: {scores.left_out}" if scores.left_out else ""
-    emit(
-        scores,
-        json,
-        rows(["class", "precision", "recall", "F1", "images"], classes),
-        f"{totals}, {scores.num_images:,} images {left_out}",
-        f"report: {report / 'report.html'}",
-    )
+    emit(evaluation, json, *shown(evaluation), f"report: {report / 'report.html'}")

@@ -5,8 +5,8 @@ glint evaluate --model models:/boards@champion --manifest manifest.parquet --spl
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +16,34 @@ import ray.data
 from glint.adapters.images import Images
 from glint.core.errors import GlintError
 from glint.core.manifest import Manifest
-from glint.core.metrics import classification_scores
 from glint.core.outcome import ModelRef
 from glint.core.progress import Progress
-from glint.pipelines.evaluation import Evaluation, ScoredSplit
-from glint.pipelines.loading import RowSource, Share, iter_numpy, stream_of
+from glint.pipelines.evaluation import Evaluation, ScoredSplit, Subject, assess
+from glint.pipelines.loading import Batch, RowSource, iter_numpy, stream_of
 from glint.pipelines.report import make_directory, write_report
 from glint.pipelines.scoring import ScoreRows, num_nodes
-from glint.pipelines.train import labelled_table
+from glint.pipelines.share import Share
+from glint.pipelines.targets import labelled_table, target_array
 from glint.vision.bundle import Bundle
+from glint.vision.explain import Explainer
 from glint.vision.predictor import Predictor
+
+SCORED_BY = ("uri", "etag", "target")
+"""The columns of a labelled table that are none of the manifest's to slice by."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to evaluate: its bundle, what it is called, and how it is opened where it scores."""
+
+    bundle: Bundle
+    model: ModelRef
+    open_predictor: Callable[[], Predictor]
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.bundle.info.recipe.task == "multi"
 
 
 def evaluate(
@@ -37,34 +55,38 @@ def evaluate(
     images: Images,
     report: Path,
     progress: Progress,
+    against: Candidate | None = None,
+    not_compared: str | None = None,
 ) -> Evaluation:
-    """Score a split and write the report; raises GlintError when model and manifest don't have the same classes."""
-    if bundle.info.classes != manifest.classes:
-        raise GlintError(
-            f"--manifest has the classes {list(manifest.classes)}, but the model has {list(bundle.info.classes)}"
-        )
+    """Score a split and write the report, compared with the model `against`, or saying why `not_compared`.
+
+    Raises GlintError when a model and the manifest don't have the same classes.
+    """
+    candidate = Candidate(bundle, model, open_predictor)
+    _check_classes(candidate, manifest, "the model")
+    if against:
+        _check_classes(against, manifest, "the model to compare with")
     make_directory(report)
-    scored = score_split(labelled_table(manifest, split), open_predictor, images, progress)
-    if not scored.targets:
+    columns = [name for name in ("group", *manifest.columns) if name not in SCORED_BY]
+    table = labelled_table(manifest, split, columns, candidate.multi_label)
+    scored = score_split(table, open_predictor, images, progress)
+    if not scored.uris:
         raise GlintError(f"none of the images of the split {split} of {manifest.path} can be read: {scored.left_out}")
-    predicted = np.stack(scored.probabilities).argmax(1)
-    evaluation = Evaluation(
-        **dict(classification_scores(scored.targets, predicted, manifest.classes)),
-        model=model,
-        manifest=str(manifest.path),
-        manifest_digest=manifest.digest,
-        split=split,
-        left_out=dict(Counter(scored.left_out.values())),
-    )
-    write_report(report, evaluation, scored, images)
+    other = (against.model, score_split(table, against.open_predictor, images, progress)) if against else None
+    subject = Subject(model, bundle.policy, str(manifest.path), manifest.digest, split)
+    evaluation = assess(scored, manifest.classes, subject, other, not_compared)
+    progress.begin("writing the report", None, "")
+    write_report(report, evaluation, scored, images, Explainer(bundle))
+    progress.end()
     return evaluation
 
 
 def score_split(
     table: pa.Table, open_predictor: Callable[[], Predictor], images: Images, progress: Progress
 ) -> ScoredSplit:
-    """Score the rows of `table` (uri, etag, target) on Ray."""
-    source = RowSource(table, Share(table.num_rows), range(1))
+    """Score the rows of `table` on Ray: uri, etag, target as from `labelled_table`, and any columns to slice by."""
+    rows = table.select(["uri", "etag"]).append_column("row", pa.array(range(table.num_rows), pa.int64()))
+    source = RowSource(rows, Share(table.num_rows), range(1))
     stream = stream_of(source, source.num_tasks).map_batches(
         ScoreRows,
         fn_constructor_args=(open_predictor, images),
@@ -72,10 +94,38 @@ def score_split(
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(size=num_nodes()),
     )
-    scored = ScoredSplit()
+    batches: list[Batch] = []
+    done = 0
     progress.begin("evaluating", table.num_rows, "images")
     for batch in iter_numpy(stream, None):
-        scored.add(batch)
-        progress.update(len(scored.uris) + len(scored.left_out))
+        batches.append(batch)
+        done += len(batch["row"])
+        progress.update(done)
     progress.end()
-    return scored
+    return _gathered(table, {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]})
+
+
+def _gathered(table: pa.Table, results: Batch) -> ScoredSplit:
+    """The results in the order of the table, with its targets and columns."""
+    order = np.argsort(results["row"])
+    reasons = results["error_type"][order]
+    good = np.flatnonzero(reasons == "")
+    uris = table["uri"].to_pylist()
+    return ScoredSplit(
+        uris=[uris[i] for i in good],
+        targets=target_array(table)[good],
+        probabilities=results["probabilities"][order][good],
+        raw=results["raw_probabilities"][order][good],
+        columns={
+            name: table[name].take(pa.array(good)).to_pylist() for name in table.column_names if name not in SCORED_BY
+        },
+        left_out={uris[i]: str(reason) for i, reason in enumerate(reasons) if reason},
+    )
+
+
+def _check_classes(candidate: Candidate, manifest: Manifest, which: str) -> None:
+    if candidate.bundle.info.classes != manifest.classes:
+        raise GlintError(
+            f"--manifest has the classes {list(manifest.classes)}, but {which} has "
+            f"{list(candidate.bundle.info.classes)}"
+        )

@@ -17,6 +17,7 @@ import ray
 import torch
 
 from glint.adapters.images import Images
+from glint.core.calibration import rescaled
 from glint.core.errors import ImageError
 from glint.pipelines.loading import Batch
 from glint.vision.predictor import Predictor
@@ -79,7 +80,7 @@ class Scorer:
 
 
 class ScoreRows:
-    """Ray Data stage for evaluation: adds `probabilities` (N, C), `error_type` and `error` to rows."""
+    """Ray Data stage for evaluation: adds probabilities (N, C), as served and uncalibrated, error_type and error."""
 
     def __init__(self, open_predictor: Callable[[], Predictor], images: Images) -> None:
         self._scorer = Scorer(open_predictor, images)
@@ -87,10 +88,14 @@ class ScoreRows:
     def __call__(self, batch: Batch) -> Batch:
         """Score a batch with the columns uri and etag."""
         scored = self._scorer.score(batch["uri"].tolist(), batch["etag"].tolist())
-        missing = np.full(len(self._scorer.predictor.classes), np.nan, dtype=np.float32)
+        predictor = self._scorer.predictor
+        missing = np.full(len(predictor.classes), np.nan, dtype=np.float32)
+        served = np.stack([missing if row.probabilities is None else row.probabilities for row in scored])
+        undo = 1 / predictor.bundle.policy.temperature
         return {
             **batch,
-            "probabilities": np.stack([missing if row.probabilities is None else row.probabilities for row in scored]),
+            "probabilities": served,
+            "raw_probabilities": rescaled(served, undo, predictor.multi_label),
             "error_type": np.array([row.error.type if row.error else "" for row in scored], object),
             "error": np.array([str(row.error or "") for row in scored], object),
         }

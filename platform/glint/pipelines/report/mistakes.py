@@ -1,67 +1,103 @@
-"""The mistakes that a model was surest of, with thumbnails that are part of the page."""
+"""The mistakes that a model was surest of, and the labels that are probably wrong, with their pictures."""
 
 from __future__ import annotations
 
-import base64
-import io
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from glint.adapters.images import Images
-from glint.core.errors import ImageError
-from glint.pipelines.report.content import file_name, words
-from glint.vision.decode import Limits, decode
+from glint.pipelines.report.content import file_name
+from glint.pipelines.report.thumbnails import Thumbnail, thumbnails
+from glint.vision.explain import Explainer
 
 if TYPE_CHECKING:
-    from glint.pipelines.evaluation import ScoredSplit
+    from glint.pipelines.evaluation import Evaluation, ScoredSplit
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 MAX_SHOWN = 24
-THUMBNAIL_PX = 160
-THREADS = 8
+MAX_SUSPECTS_SHOWN = 12
+MAX_PAIRS = 5
+NO_LABEL = "none of the classes"
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One wrongly labelled image. `thumbnail` is a data: address; where it is None, `reason` says why."""
+    """One wrongly labelled image: what the model took it for, how sure it was, and what it is labelled."""
 
     uri: str
     name: str
     truth: str
     guess: str
     confidence: float
-    thumbnail: str | None
-    reason: str | None
+    thumbnail: Thumbnail
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """One image whose label is doubted."""
+
+    uri: str
+    name: str
+    given: str
+    suggested: str
+    thumbnail: Thumbnail
 
 
 def most_confident_mistakes(
-    scored: ScoredSplit, classes: tuple[str, ...], images: Images, limit: int = MAX_SHOWN
+    scored: ScoredSplit,
+    classes: tuple[str, ...],
+    images: Images,
+    explainer: Explainer | None = None,
+    limit: int = MAX_SHOWN,
 ) -> list[Mistake]:
-    """Up to `limit` mistakes, the surest first; only their images are read."""
-    probabilities, truth = np.stack(scored.probabilities), np.asarray(scored.targets)
-    guess, confidence = probabilities.argmax(1), probabilities.max(1)
-    wrong = np.flatnonzero(guess != truth)
-    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:limit]
-    with ThreadPoolExecutor(THREADS, "glint-thumbnails") as pool:
-        thumbnails = list(pool.map(lambda i: _thumbnail(images, scored.uris[i]), chosen))
+    """Up to `limit` mistakes, the surest first; only their images are read. Explained is the class wrongly seen."""
+    label, confidence = _surest_error(scored)
+    wrong = np.flatnonzero(~scored.correct)
+    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:limit].tolist()
+    pictures = thumbnails(images, [scored.uris[i] for i in chosen], explainer, [int(label[i]) for i in chosen])
     return [
-        Mistake(uri, file_name(uri), classes[truth[i]], classes[guess[i]], float(confidence[i]), picture, reason)
-        for i, (picture, reason) in zip(chosen, thumbnails, strict=True)
-        for uri in [scored.uris[i]]
+        Mistake(
+            uri=scored.uris[i],
+            name=file_name(scored.uris[i]),
+            truth=_named(scored.targets[i], classes),
+            guess=_named(scored.predicted[i], classes),
+            confidence=float(confidence[i]),
+            thumbnail=picture,
+        )
+        for i, picture in zip(chosen, pictures, strict=True)
     ]
 
 
-def _thumbnail(images: Images, uri: str) -> tuple[str | None, str | None]:
-    """A small JPEG as a data: address, or the reason why there is none."""
-    try:
-        pixels = decode(images.read(uri, None), Limits())
-    except ImageError as error:
-        return None, words(error.type)
-    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii"), None
+def suspects(evaluation: Evaluation, images: Images, limit: int = MAX_SUSPECTS_SHOWN) -> list[Suspect]:
+    """The likeliest label errors with their pictures."""
+    chosen = evaluation.label_errors[:limit]
+    pictures = thumbnails(images, [one.uri for one in chosen])
+    return [
+        Suspect(one.uri, file_name(one.uri), one.given, one.suggested, picture)
+        for one, picture in zip(chosen, pictures, strict=True)
+    ]
+
+
+def suspected_pairs(evaluation: Evaluation) -> list[tuple[str, str, int]]:
+    """What is most often labelled as one thing and looks like another: (given, suggested, images)."""
+    pairs = Counter((one.given, one.suggested) for one in evaluation.label_errors)
+    return [(given, suggested, count) for (given, suggested), count in pairs.most_common(MAX_PAIRS)]
+
+
+def _surest_error(scored: ScoredSplit) -> tuple[Array, Array]:
+    """The class that each image was wrongly given (of several labels, or not given) most surely, and how surely."""
+    if not scored.multi_label:
+        return scored.predicted, scored.confidence
+    shares = scored.probabilities
+    sure = np.where(scored.predicted != scored.targets, np.maximum(shares, 1 - shares), 0)
+    return sure.argmax(1), sure.max(1)
+
+
+def _named(labels: Any, classes: tuple[str, ...]) -> str:
+    if np.ndim(labels) == 0:
+        return classes[int(labels)]
+    return ", ".join(classes[i] for i in np.flatnonzero(labels)) or NO_LABEL

@@ -1,53 +1,44 @@
-"""The confusion matrix as an inline SVG that takes its ink from the page, so that it suits a light and a dark one.
-
-Right cells are blue, wrong ones orange, the stronger the larger the share of the row: the two differ for the
-colour-blind and in print. Colours are laid over the page with an opacity; text is text, drawn in the page's font.
-"""
+"""The confusion matrix: right cells blue, wrong ones orange, the stronger the larger the share of the row."""
 
 from __future__ import annotations
 
-import io
-import re
-import unicodedata
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from glint.pipelines.report.content import percent
+from glint.pipelines.report.drawing import (
+    CARD,
+    INK,
+    MUTED,
+    PAGE,
+    RIGHT,
+    WRONG,
+    Picture,
+    ems,
+    new_figure,
+    panel,
+    shortened,
+    to_svg,
+    write,
+)
 
 MAX_CLASSES_WITH_TEXT = 30
 MAX_CLASSES_NAMED = 100
-MAX_NAME_CHARACTERS = 24
-RIGHT, WRONG = "#1f5fa8", "#c2560a"
-PAGE_COLOURS = {
-    "#010203": "currentColor",
-    "#040506": "var(--page)",
-    "#070809": "var(--muted)",
-    "#0a0b0c": "var(--card)",
-}
-"""Colours that stand in the drawing for what the page decides."""
-INK, PAGE, MUTED, CARD = PAGE_COLOURS
 LIGHT_TEXT_FROM = 0.8
 """Opacity of a cell from which white text reads better than the ink of a light page."""
-FONT = "DejaVu Sans"
-"""Comes with matplotlib, which measures with it; what is drawn has the page's own font."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An SVG element without addresses of any kind, and the width in CSS pixels at which its text is legible."""
+class ConfusionPicture(Picture):
+    """How much of it could be told in writing."""
 
-    svg: Markup
-    width: int
     named: bool
     """Whether rows and columns carry the names of their classes."""
     written: bool
@@ -87,13 +78,13 @@ class _Layout:
         return self.left + self.side + (self.longest * 0.71 if self.slant else 0)
 
 
-def confusion_picture(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> Picture:
+def confusion_picture(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> ConfusionPicture:
     """Draw a matrix of counts (rows = true classes, columns = predicted ones).
 
     Up to 30 classes, each cell has its count and its share of the row; up to 100, rows and columns have names.
     """
     counts = np.asarray(matrix)
-    names = [_shortened(name) for name in classes] if len(classes) <= MAX_CLASSES_NAMED else []
+    names = [shortened(name) for name in classes] if len(classes) <= MAX_CLASSES_NAMED else []
     layout = _layout(len(classes), names)
     figure, axes = _canvas(layout)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -104,24 +95,26 @@ def confusion_picture(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -
     written = len(classes) <= MAX_CLASSES_WITH_TEXT
     if written:
         _draw_figures(axes, layout, counts, shares)
-    return Picture(_svg(figure), round(layout.width), bool(names), written)
+    return ConfusionPicture(to_svg(figure, "confusion matrix"), round(layout.width), bool(names), written)
 
 
 def _layout(num_classes: int, names: list[str]) -> _Layout:
     written = num_classes <= MAX_CLASSES_WITH_TEXT
     cell = min(84.0, max(32.0, 760 / num_classes)) if written else 900 / num_classes
     font = min(13.0, max(cell * 0.34, 7.0))
-    return _Layout(num_classes, cell, font, longest=max((_ems(name) for name in names), default=0.0) * font)
+    return _Layout(num_classes, cell, font, longest=max((ems(name) for name in names), default=0.0) * font)
 
 
 def _canvas(layout: _Layout) -> tuple[Figure, Axes]:
     """Axes whose data coordinates are pixels, from the matrix's upper left corner to the right and down."""
     height = layout.top + layout.side
-    figure = Figure(figsize=(layout.width / 72, height / 72), dpi=72)
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.set_axis_off()
-    axes.set(xlim=(-layout.left, layout.width - layout.left), ylim=(layout.side, -layout.top), autoscale_on=False)
-    return figure, axes
+    figure = new_figure(layout.width, height)
+    return figure, panel(
+        figure,
+        (0, 0, layout.width, height),
+        (-layout.left, layout.width - layout.left),
+        (layout.side, -layout.top),
+    )
 
 
 def _colours(shares: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -140,14 +133,14 @@ def _draw_gaps(axes: Axes, layout: _Layout) -> None:
 
 def _draw_names(axes: Axes, layout: _Layout, names: list[str]) -> None:
     style: dict[str, Any] = {"size": layout.font, "color": INK, "rotation_mode": "anchor"}
-    aligned = {"ha": "left", "va": "baseline"} if layout.slant else {"ha": "center", "va": "baseline"}
+    aligned: dict[str, Any] = {"ha": "left", "va": "baseline"} if layout.slant else {"ha": "center", "va": "baseline"}
     for i, name in enumerate(names):
         middle = (i + 0.5) * layout.cell
-        _write(axes, -8, middle, name, ha="right", va="center_baseline", **style)
-        _write(axes, middle, -8, name, rotation=layout.slant, **aligned, **style)
+        write(axes, -8, middle, name, ha="right", va="center_baseline", **style)
+        write(axes, middle, -8, name, rotation=layout.slant, **aligned, **style)
     title: dict[str, Any] = {"size": 12, "color": MUTED, "ha": "center", "rotation_mode": "anchor"}
-    _write(axes, layout.side / 2, 14 - layout.top, "taken for", va="baseline", **title)
-    _write(axes, 14 - layout.left, layout.side / 2, "labelled", va="baseline", rotation=90, **title)
+    write(axes, layout.side / 2, 14 - layout.top, "taken for", va="baseline", **title)
+    write(axes, 14 - layout.left, layout.side / 2, "labelled", va="baseline", rotation=90, **title)
 
 
 def _draw_figures(axes: Axes, layout: _Layout, counts: np.ndarray[Any, Any], shares: np.ndarray[Any, Any]) -> None:
@@ -159,40 +152,5 @@ def _draw_figures(axes: Axes, layout: _Layout, counts: np.ndarray[Any, Any], sha
         x, y = (column + 0.5) * layout.cell, (row + 0.5) * layout.cell
         style: dict[str, Any] = {"color": colour, "ha": "center", "va": "baseline"}
         count = f"{counts[row, column]:,}"
-        _write(axes, x, y, count, size=min(large, 1.5 * layout.cell / len(count)), **style)
-        _write(axes, x, y + 1.3 * small, percent(share, 0), size=small, **style)
-
-
-def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
-    axes.text(x, y, text, parse_math=False, family=FONT, **style)
-
-
-def _svg(figure: Figure) -> Markup:
-    """The figure as one SVG element for a page: no XML prologue, no metadata, no addresses, the page's font."""
-    file = io.StringIO()
-    with (
-        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "glint", "text.usetex": False}),
-        warnings.catch_warnings(),
-    ):
-        # Measuring misses what FONT lacks, such as Chinese; the page's fonts have it.
-        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font", UserWarning)
-        figure.savefig(file, format="svg", transparent=True)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL)
-    root, _, rest = svg[svg.index("<svg") :].partition(">")
-    view = re.search(r'viewBox="[^"]*"', root)
-    assert view, "matplotlib's SVG says no viewBox"
-    rest = rest.replace(f"font-family: '{FONT}'; ", "").replace(f"; font-family: '{FONT}'", "")
-    for stand_in, colour in PAGE_COLOURS.items():
-        rest = rest.replace(stand_in, colour)
-    return Markup(f'<svg {view[0]} role="img" aria-label="confusion matrix">{rest}')
-
-
-def _shortened(name: str) -> str:
-    """A name that fits beside the matrix, on one line and without control characters."""
-    line = "".join(character if character.isprintable() else " " for character in name)
-    return line if len(line) <= MAX_NAME_CHARACTERS else line[: MAX_NAME_CHARACTERS - 1] + "…"
-
-
-def _ems(text: str) -> float:
-    """A generous guess of the width of a text in the unknown font of a page, in multiples of the font size."""
-    return sum(1.05 if unicodedata.east_asian_width(character) in "WF" else 0.6 for character in text)
+        write(axes, x, y, count, size=min(large, 1.5 * layout.cell / len(count)), **style)
+        write(axes, x, y + 1.3 * small, percent(share, 0), size=small, **style)

@@ -1,0 +1,94 @@
+"""An evaluation in brief, for a terminal; the report has the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+
+from glint.cli.tables import rows
+from glint.core.bootstrap import ClassIntervals, ScoreIntervals
+from glint.core.intervals import Interval
+
+if TYPE_CHECKING:
+    from glint.pipelines.evaluation import Evaluation
+
+
+def shown(found: Evaluation) -> list[RenderableType]:
+    """Classes as a table, then totals, calibration, decisions and comparison, a line each."""
+    lines = [_totals(found), _resampled(found), _calibration(found), *_decisions(found), *_comparison(found)]
+    if found.left_out:
+        lines.append(f"{sum(found.left_out.values())} images left out: {found.left_out}")
+    return [_classes(found), *lines]
+
+
+def _classes(found: Evaluation) -> RenderableType:
+    intervals = found.intervals or ScoreIntervals()
+    of = {name: intervals.per_class.get(name, ClassIntervals()) for name in found.classes}
+    return rows(
+        ["class", "precision", "", "recall", "", "F1", "", "images"],
+        [
+            (name, s.precision, _span(of[name].precision), s.recall, _span(of[name].recall), s.f1, _span(of[name].f1))
+            + (s.support,)
+            for name, s in found.per_class.items()
+        ],
+    )
+
+
+def _totals(found: Evaluation) -> str:
+    intervals = found.intervals or ScoreIntervals()
+    totals = [
+        f"{name.replace('_', ' ')} {value:.4f} {_span(getattr(intervals, name, None))}".strip()
+        for name, value in found.summary().items()
+    ]
+    return f"{', '.join(totals)}, {found.num_images:,} images"
+
+
+def _resampled(found: Evaluation) -> str:
+    how = found.resampling
+    if how.column is None:
+        return f"no intervals: {how.note}"
+    over = f"95% intervals over {how.num_groups:,} values of {how.column}"
+    return f"{over}, for {how.note}" if how.note else over
+
+
+def _calibration(found: Evaluation) -> str:
+    how = found.calibration
+    error = f"expected calibration error {how.ece_after:.4f}"
+    if how.temperature == 1:
+        return f"{error}; the policy has no temperature fitted"
+    return f"{error}, {how.ece_before:.4f} without the temperature {how.temperature:.3f}"
+
+
+def _decisions(found: Evaluation) -> list[str]:
+    rates = found.decisions
+    counts = ", ".join(f"{decision} {count:,}" for decision, count in rates.counts.items())
+    if rates.accept_classes is None:
+        return [f"decisions: {counts}; policy.accept_classes names no class, so nothing can escape"]
+    named = [
+        ("escape rate", rates.escape_rate, rates.escape_interval),
+        ("false-reject rate", rates.false_reject_rate, rates.false_reject_interval),
+        ("sent to review", rates.review_share, rates.review_interval),
+    ]
+    parts = [f"{name} {value:.4f} {_span(found_)}".strip() for name, value, found_ in named if value is not None]
+    return [f"decisions: {counts}; {', '.join(parts)}"]
+
+
+def _comparison(found: Evaluation) -> list[str]:
+    compared = found.comparison
+    if compared is None:
+        return [f"not compared: {found.not_compared}"]
+    other = compared.against.version or compared.against.bundle[:12]
+    name = f"{compared.against.name} version {other}" if compared.against.name else f"bundle {other}"
+    differences = [
+        f"{score.replace('_', ' ')} {one.difference:+.4f} {_span(one.interval, '+')}".strip()
+        for score, one in compared.scores.items()
+    ]
+    return [
+        f"against {name}: {', '.join(differences)}; both right {compared.both_right:,}, "
+        f"only this one {compared.only_model_right:,}, only that one {compared.only_against_right:,}"
+    ]
+
+
+def _span(found: Interval | None, sign: str = "") -> str:
+    return f"({found.low:{sign}.3f} to {found.high:{sign}.3f})" if found else ""

@@ -1,0 +1,103 @@
+"""One model against another on the same images: differences with paired intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from glint.core.bootstrap import Bootstrap
+from glint.core.intervals import Interval
+from glint.core.metrics import Scores
+from glint.core.outcome import ModelRef
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Difference(BaseModel):
+    """A score of the model, of the one it is compared with, and the interval of model minus other."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: float
+    against: float
+    interval: Interval | None
+
+    @property
+    def difference(self) -> float:
+        """Above 0 where the model is better."""
+        return self.model - self.against
+
+
+class Comparison(BaseModel):
+    """How a model does against another, such as the champion, on the images that both could score."""
+
+    model_config = ConfigDict(frozen=True)
+
+    against: ModelRef
+    num_images: int
+    both_right: int
+    only_model_right: int
+    only_against_right: int
+    both_wrong: int
+    scores: dict[str, Difference] = Field(description="of the scores over all classes")
+    recall: dict[str, Difference] = Field(description="of the classes that have images")
+
+
+def comparison(
+    against: ModelRef,
+    targets: Array,
+    predicted: tuple[Array, Array],
+    scores: tuple[Scores, Scores],
+    drawn: Bootstrap | None,
+) -> Comparison:
+    """Compare what a model and another (in that order) predict for the same images.
+
+    targets and predicted: class indices (N,), or 0/1 (N, C); `scores` are those of the two on these images.
+    """
+    right, right_against = (_right(targets, guess) for guess in predicted)
+    mine, other = scores
+    paired = _intervals(targets, predicted, mine.classes, drawn)
+    names = [name for name in ("accuracy", "macro_f1", "micro_f1") if name in mine.summary()]
+    return Comparison(
+        against=against,
+        num_images=len(targets),
+        both_right=int((right & right_against).sum()),
+        only_model_right=int((right & ~right_against).sum()),
+        only_against_right=int((~right & right_against).sum()),
+        both_wrong=int((~right & ~right_against).sum()),
+        scores={
+            name: Difference(model=mine.summary()[name], against=other.summary()[name], interval=paired.get(name))
+            for name in names
+        },
+        recall={
+            name: Difference(
+                model=score.recall, against=other.per_class[name].recall, interval=paired.get(f"recall {name}")
+            )
+            for name, score in mine.per_class.items()
+            if score.support
+        },
+    )
+
+
+def _intervals(
+    targets: Array, predicted: tuple[Array, Array], classes: tuple[str, ...], drawn: Bootstrap | None
+) -> dict[str, Interval | None]:
+    if drawn is None:
+        return {}
+    model, against = (drawn.tallies(targets, guess, len(classes)) for guess in predicted)
+    right, right_against = (_right(targets, guess) for guess in predicted)
+    found = drawn.differences(against, model)
+    return {
+        "accuracy": drawn.difference_of_shares(right_against, right),
+        "macro_f1": found.macro_f1,
+        "micro_f1": found.micro_f1,
+        **{f"recall {name}": one for name, one in zip(classes, found.recall, strict=True)},
+    }
+
+
+def _right(targets: Array, predicted: Array) -> Array:
+    """Whether each image is right (N,); with several labels, in all of them."""
+    same: Array = np.equal(targets, predicted)
+    return np.asarray(same.all(1) if same.ndim == 2 else same)
