@@ -313,6 +313,7 @@ def test_without_a_label_file_the_choices_of_group_are_named(boards):
         (b"path,class\na.jpg,x\n", "has no column 'label'"),
         (b"path,label,lot,lot\na.jpg,x,1,2\n", "more than one column 'lot'"),
         (b"path,label,size\na.jpg,x,1\n", "rename the column 'size'"),
+        (b"path,label,target\na.jpg,x,1\n", "rename the column 'target'"),
         (b"path,label\na.jpg,x,1\n", "is not CSV in UTF-8: .*Expected 2 columns, got 3"),
         (b"path,label\na.jpg,\xe9\n", "is not CSV in UTF-8"),
         ("path,label\na.jpg,x\n".encode("utf-16"), "is not CSV in UTF-8"),

@@ -21,6 +21,8 @@ from glint.pipelines.joining import Join
 
 FOLDERS = "folders"
 NONE = "none"
+RESERVED = {*SCHEMA.names, "target"}
+"""Columns of the manifest, and the one in which training and evaluation keep the number of the class."""
 FOLDER_COLUMNS = ("folder",)
 """What labels by folder give besides the label: the folder that the image lies in, within the source."""
 EXAMPLES = 10
@@ -75,10 +77,10 @@ def open_label_file(path: Path, group: str | None) -> LabelFile:
             raise GlintError(f"--labels {path} has no column {name!r}; its columns are {listed(header)}")
     further = [name for name in header if name and name not in ("path", "label")]
     _check_group(group, further, str(path))
-    taken = sorted(set(further) & set(SCHEMA.names) - {group})
+    taken = sorted(set(further) & RESERVED - {group})
     if taken:
-        raise GlintError(f"--labels {path}: rename the column {taken[0]!r}, which the manifest has of its own")
-    return LabelFile(path, tuple(name for name in further if name not in SCHEMA.names), group)
+        raise GlintError(f"--labels {path}: rename the column {taken[0]!r}, which glint has of its own")
+    return LabelFile(path, tuple(name for name in further if name not in RESERVED), group)
 
 
 def choose_labels(labels: str, group: str | None, rule: SplitRule) -> LabelFile | None:
