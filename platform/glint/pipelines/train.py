@@ -211,6 +211,9 @@ def check_run(run: TrainingRun) -> None:
     check_workers(
         run.workers, recipe.optimisation.batch_size, bool(recipe.augmentation.mixup or recipe.augmentation.cutmix)
     )
+    parts, local = recipe.optimisation.accumulate, recipe.optimisation.batch_size // run.workers.most
+    if parts > local:
+        raise GlintError(f"recipe.optimisation.accumulate {parts} must be at most {local}, a worker's share of a batch")
     recipe.policy.check(run.manifest.classes)
     class_index(run.manifest.classes)
     for split in ("train", "val"):
