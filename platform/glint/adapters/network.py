@@ -9,7 +9,7 @@ import grpc
 from glint.core.errors import GlintError
 
 CONNECT_TIMEOUT_S = 3.0
-RAY_TIMEOUT_S = 5.0
+RAY_TIMEOUT_S = 3.0
 """For the first words of HTTP/2, which Ray speaks and whatever else may listen there does not."""
 
 
