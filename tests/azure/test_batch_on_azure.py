@@ -179,6 +179,7 @@ def jobs(address: CosmosAddress, key: str, job: str) -> list[dict[str, Any]]:
         return [each for each in found if each["id"] == job]
 
 
+@pytest.mark.slow
 def test_a_store_that_stays_away_ends_the_job_with_its_reason_and_the_job_goes_on_later(
     azure_batch: BatchRun, cosmos: CosmosProxy, address: CosmosAddress
 ) -> None:

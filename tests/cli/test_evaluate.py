@@ -109,6 +109,7 @@ def test_a_terminal_says_what_cannot_be_told() -> None:
     assert "not compared: no other model was named" in text
 
 
+@pytest.mark.slow
 def test_evaluate_writes_the_report_and_answers_in_json(
     name: str,
     registry: Registry,

@@ -80,7 +80,7 @@ def test_job_of_another_model_is_not_continued(batch: BatchRun) -> None:
     named = replace(batch, job="line-4")
     run_batch(named, Told())
     other = replace(named, model=batch.model.model_copy(update={"bundle": "0" * 32}))
-    with pytest.raises(GlintError, match="'line-4' is a job of another model or input"):
+    with pytest.raises(GlintError, match="'line-4' is a job of another model, policy or input"):
         run_batch(other, Told())
 
 

@@ -74,6 +74,7 @@ def compare(
     return evaluate(model.bundle, model.model, opening, manifest, "test", images, report, told, against)
 
 
+@pytest.mark.slow
 def test_models_are_compared_on_the_same_images(
     sighted: Bundle, blind: Bundle, colours: Manifest, settings: Settings, ray_cluster: None, tmp_path: Path
 ) -> None:

@@ -46,6 +46,7 @@ def leaky(manifest: Manifest, path: Path) -> Manifest:
     return write_manifest(path, rows, source="test")
 
 
+@pytest.mark.slow
 def test_an_equal_model_passes_every_rule(
     sighted: Bundle, colours: Manifest, settings: Settings, ray_cluster: None
 ) -> None:

@@ -98,7 +98,7 @@ def freeze_input(source: str, images: Images, home: Path, progress: Progress) ->
 def run_batch(run: BatchRun, progress: Progress) -> BatchResult:
     """Score what has no outcome yet, and say what the whole job came to.
 
-    Raises GlintError when --job names a job of another model or input.
+    Raises GlintError when --job names a job of another model, policy or input.
     """
     started = time.monotonic()
     bridge = Bridge()
