@@ -203,3 +203,10 @@ def test_the_alias_of_an_unknown_model_is_named_with_those_that_there_are(versio
     assert registry.alias(name, "champion") is None
     with pytest.raises(GlintError, match="no model 'absent' is registered"):
         registry.alias("absent", "champion")
+
+
+def test_two_registries_in_one_process_keep_to_their_own(trained: Trained, settings: Settings, tmp_path: Path) -> None:
+    ours = open_registry(settings)
+    other = Registry(f"sqlite:///{tmp_path / 'other.db'}", tmp_path)
+    assert other.models() == []
+    assert ours.find(trained.model_uri).version == trained.version

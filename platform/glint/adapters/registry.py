@@ -67,6 +67,7 @@ class Registry(Tracking):
         signature = ModelSignature(
             Schema([ColSpec("binary", "image")]), Schema([ColSpec("string", "label"), ColSpec("double", "confidence")])
         )
+        mlflow.set_tracking_uri(self.tracking_uri)  # of the whole process: another registry may have set its own
         with quiet(), mlflow.start_run(run_id=run):
             logged = mlflow.pyfunc.log_model(
                 name="model",
@@ -268,5 +269,6 @@ class Registry(Tracking):
         import mlflow
 
         uri = f"models:/{version.name}/{version.version}"
+        mlflow.set_tracking_uri(self.tracking_uri)  # by which a models:/ address is looked up
         with quiet():
             return Path(mlflow.artifacts.download_artifacts(uri, dst_path=directory, tracking_uri=self.tracking_uri))
