@@ -9,9 +9,10 @@ from functools import partial
 import pytest
 from tests.azure.test_blob_images import sas, secrets
 
-from glint.adapters import blobs
+from glint.adapters import blob_listing, blobs
 from glint.adapters.blob_account import BlobAccount
 from glint.adapters.blob_admin import open_service, upload
+from glint.adapters.blobs import Blob
 from glint.adapters.images import Images
 from glint.core.errors import GlintError, ImageError
 from glint.emulators.faults import Asked, Fault
@@ -153,8 +154,8 @@ def few_a_page(account, azurite, blob_proxy, monkeypatch) -> Images:
         return await passed(dataclasses.replace(asked, path=asked.path + more))
 
     monkeypatch.setattr(blob_proxy, "_pass", smaller)
-    monkeypatch.setattr(blobs, "LIST_RETRIES", {"max_retries": 0})
-    monkeypatch.setattr(blobs, "LIST_CHUNK", 7)
+    monkeypatch.setattr(blob_listing, "LIST_RETRIES", {"max_retries": 0})
+    monkeypatch.setattr(blob_listing, "LIST_CHUNK", 7)
     return Images(account.name, account.endpoint, partial(secrets, sas_key=sas(azurite, "faults", 1)))
 
 
@@ -177,17 +178,17 @@ def test_what_comes_behind_the_last_name_does_not_depend_on_the_order():
     """A server may begin there, or ignore that; a hierarchical namespace has / as its lowest character."""
     flat, hierarchical = ["a-b/x", "a/x", "b"], ["a/x", "a-b/x", "b"]
     for names in (flat, hierarchical):
-        everything = [blobs.Blob(name, None, 0) for name in names]
+        everything = [Blob(name, None, 0) for name in names]
         for number, last in enumerate(everything):
             for begun in (everything, everything[number:], everything[number + 1 :]):
-                left = blobs._behind(iter(begun), everything[0], last, "az://c")
+                left = blob_listing._behind(iter(begun), everything[0], last, "az://c")
                 assert list(left) == everything[number + 1 :], (names, last, begun)
 
 
 def test_a_listing_whose_last_name_is_gone_is_not_taken_for_whole():
-    names = [blobs.Blob(name, None, 0) for name in ("a", "b", "d")]
+    names = [Blob(name, None, 0) for name in ("a", "b", "d")]
     with pytest.raises(GlintError, match="az://c changed while it was listed: c is gone"):
-        list(blobs._behind(iter(names), names[0], blobs.Blob("c", None, 0), "az://c"))
+        list(blob_listing._behind(iter(names), names[0], Blob("c", None, 0), "az://c"))
 
 
 def test_an_upload_survives_faults(account, blob_proxy, tmp_path):

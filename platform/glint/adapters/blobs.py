@@ -1,4 +1,4 @@
-"""Blobs by obstore: listed in a stream that survives faults, read only as the etag that was listed."""
+"""Blobs by obstore, read only as the etag that was listed; blob_listing.py lists them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import obstore
 from obstore.exceptions import (
     BaseError,
     GenericError,
-    InvalidPathError,
     PermissionDeniedError,
     PreconditionError,
     UnauthenticatedError,
@@ -29,11 +27,6 @@ from glint.core.errors import GlintError, ImageError
 if TYPE_CHECKING:
     from obstore import GetOptions
 
-LIST_CHUNK = 1000
-FIRST_PATIENCE_S = 4.0
-"""For so long a listing is tried again before its first name is seen: an account that is not there is said soon."""
-PATIENCE_S = 60.0
-"""And for so long behind the last name."""
 MAX_WAIT_S = 5.0
 READ_ATTEMPTS = 4
 """For bodies that break off; obstore has asked for the rest of each by then."""
@@ -41,7 +34,6 @@ UNREADABLE = "name with empty parts or control characters"
 
 BACKOFF: Any = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2}
 READ_RETRIES: Any = {"max_retries": 12, "retry_timeout": timedelta(seconds=30), "backoff": BACKOFF}
-LIST_RETRIES: Any = {"max_retries": 6, "retry_timeout": timedelta(seconds=4), "backoff": BACKOFF}
 PROBE_RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=2), "backoff": BACKOFF}
 READ_TIMEOUTS = {"connect_timeout": "5s", "timeout": "60s"}
 LIST_TIMEOUTS = {"connect_timeout": "3s", "timeout": "30s"}
@@ -59,13 +51,9 @@ class Blob(NamedTuple):
     size: int
 
 
-Lister = Callable[[str | None], Iterator[Blob]]
-"""Lists what comes after a name; a server may ignore that and begin at the first one."""
-
-
 def open_reader(account: BlobAccount, container: str) -> AzureStore:
     """A container to read from: patient, for a long job should outlive a short outage."""
-    return _open(account, container, READ_RETRIES, READ_TIMEOUTS)
+    return open_store(account, container, READ_RETRIES, READ_TIMEOUTS)
 
 
 def read_blob(
@@ -79,7 +67,7 @@ def read_blob(
         raise ImageError("failed", "unreadable_name", f"{uri} cannot be read: {UNREADABLE}")
     for attempt in range(READ_ATTEMPTS):
         if attempt:
-            time.sleep(_wait_s(attempt))
+            time.sleep(wait_s(attempt))
         try:
             with _explained(store, uri, key):
                 return _whole(store, uri, key, etag, max_bytes, part)
@@ -133,7 +121,7 @@ def check_readable(account: BlobAccount, container: str, key: str) -> None:
     A refusal may be of that blob alone, so the container's listing is asked too before the account is blamed. Raises
     GlintError that names the setting, or the container that does not exist, within seconds.
     """
-    store = _open(account, container, PROBE_RETRIES, FIRST_TIMEOUTS)
+    store = open_store(account, container, PROBE_RETRIES, FIRST_TIMEOUTS)
     refusal = _asked(lambda: obstore.get(store, key))
     alone = refusal is None or (refusal.status in ANSWERED and refusal.code != "ContainerNotFound")
     if refusal and (refusal.status in (401, 403) or refusal.code == "ResourceNotFound"):
@@ -147,7 +135,7 @@ def _asked(ask: Callable[[], object]) -> Refusal | None:
     try:
         ask()
     except (BaseError, FileNotFoundError) as error:
-        return _refusal(error)
+        return refusal_in(error)
     return None
 
 
@@ -172,104 +160,8 @@ def _whole(
     return data
 
 
-def list_blobs(account: BlobAccount, container: str, prefix: str, source: str) -> Iterator[Blob]:
-    """Every blob below a prefix, a page in memory at a time.
-
-    After a transient fault it goes on behind the last name. Where obstore cannot say a name, the Azure SDK, which is
-    slower, lists from there on. Raises GlintError that names `source` and the setting to change.
-    """
-    lister: Lister = _ObstoreLister(account, container, prefix)
-    first: Blob | None = None
-    last: Blob | None = None
-    failures, since = 0, 0.0
-    while True:
-        try:
-            for blob in _behind(lister(last and last.name), first, last, source):
-                first, last, failures = first or blob, blob, 0
-                yield blob
-            return
-        except InvalidPathError:
-            lister = _SdkLister(account, container, prefix)
-        except _Interrupted as interrupted:
-            refusal = interrupted.refusal
-            since = since if failures else time.monotonic()
-            failures += 1
-            patient = time.monotonic() - since < (PATIENCE_S if last else FIRST_PATIENCE_S)
-            if not (refusal.transient and patient and (last or refusal.reached)):
-                reason = account.explain(refusal, container)
-                raise GlintError(f"SOURCE {source} cannot be listed: {reason}") from None
-            time.sleep(_wait_s(failures))
-
-
-class _Interrupted(Exception):  # noqa: N818 - it may go on
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.detail)
-        self.refusal = refusal
-
-
-class _ObstoreLister:
-    def __init__(self, account: BlobAccount, container: str, prefix: str) -> None:
-        self._account = account
-        self._container = container
-        self._prefix = prefix or None
-
-    def __call__(self, last: str | None) -> Iterator[Blob]:
-        timeouts = FIRST_TIMEOUTS if last is None else LIST_TIMEOUTS
-        store = _open(self._account, self._container, LIST_RETRIES, timeouts)
-        try:
-            for chunk in obstore.list(store, self._prefix, offset=last, chunk_size=LIST_CHUNK):
-                for blob in chunk:
-                    yield Blob(blob["path"], (blob["e_tag"] or "").strip('"') or None, blob["size"])
-        except InvalidPathError:
-            raise
-        except (BaseError, FileNotFoundError) as error:
-            raise _Interrupted(_refusal(error)) from None
-
-
-class _SdkLister:
-    def __init__(self, account: BlobAccount, container: str, prefix: str) -> None:
-        from glint.adapters.blob_admin import open_service
-
-        self._container = open_service(account).get_container_client(container)
-        self._prefix = f"{prefix}/" if prefix else None
-
-    def __call__(self, last: str | None) -> Iterator[Blob]:
-        from azure.core.exceptions import AzureError
-
-        from glint.adapters.blob_admin import refusal_of
-
-        try:
-            for blob in self._container.list_blobs(name_starts_with=self._prefix, results_per_page=5 * LIST_CHUNK):
-                yield Blob(blob.name, blob.etag.strip('"'), blob.size)
-        except AzureError as error:
-            raise _Interrupted(refusal_of(error)) from None
-
-
-def _behind(blobs: Iterator[Blob], first: Blob | None, last: Blob | None, source: str) -> Iterator[Blob]:
-    """The blobs behind `last`, whether the server began there, as asked, or once more at `first`.
-
-    By place, not by comparing names: accounts with a hierarchical namespace have an order of their own.
-    """
-    if first is None or last is None:
-        yield from blobs
-        return
-    head = next(blobs, None)
-    skipping = head is not None and (head.name == first.name or _precedes(head.name, last.name))
-    for blob in chain([head] if head else [], blobs):
-        if blob.name == last.name:
-            skipping = False
-        elif not skipping:
-            yield blob
-    if skipping:
-        raise GlintError(f"SOURCE {source} changed while it was listed: {last.name} is gone; take the snapshot again")
-
-
-def _precedes(name: str, other: str) -> bool:
-    """Whether it comes earlier in either order: of a flat namespace, and of a hierarchical one, where / is lowest."""
-    return name < other and name.replace("/", "\0") < other.replace("/", "\0")
-
-
-def _open(account: BlobAccount, container: str, retries: Any, timeouts: dict[str, str]) -> AzureStore:
+def open_store(account: BlobAccount, container: str, retries: Any, timeouts: dict[str, str]) -> AzureStore:
+    """A container as obstore opens it, with the account's credential; GlintError where the settings make no account."""
     config: Any = {
         "account_name": account.name,
         "endpoint": account.url,
@@ -296,7 +188,7 @@ def _open(account: BlobAccount, container: str, retries: Any, timeouts: dict[str
         raise GlintError(f"az://{container}: GLINT_BLOB_* do not make an account: {_line(error)}") from None
 
 
-def _refusal(error: Exception) -> Refusal:
+def refusal_in(error: Exception) -> Refusal:
     """What obstore's message tells: it has no fields for the server's answer."""
     text = str(error)
     if status := re.search(r"status code: (\d{3})", text):
@@ -315,7 +207,7 @@ def _refusal(error: Exception) -> Refusal:
     return Refusal(detail="connection refused" if "ConnectionRefused" in text else "no connection", reached=False)
 
 
-def _wait_s(failures: int) -> float:
+def wait_s(failures: int) -> float:
     """Doubling from 0.2 s, with jitter, so that many readers do not come back at once."""
     return random.uniform(0.5, 1.0) * min(0.1 * 2.0**failures, MAX_WAIT_S)
 

@@ -122,7 +122,8 @@ class Images:
         return store, key
 
     def _blobs(self, source: str) -> Iterator[Listed]:
-        from glint.adapters.blobs import UNREADABLE, list_blobs
+        from glint.adapters.blob_listing import list_blobs
+        from glint.adapters.blobs import UNREADABLE
 
         container, prefix = _container_and_prefix(source)
         if prefix and not addressable(prefix):
