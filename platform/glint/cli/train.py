@@ -41,30 +41,12 @@ def train(
     from glint.cli.console import emit, progress
     from glint.cli.starting import start
     from glint.cli.tables import fields
-    from glint.core.manifest import Manifest
-    from glint.core.recipe import read_recipe
-    from glint.pipelines.access import check_access
-    from glint.pipelines.fitting import parse_workers
-    from glint.pipelines.train import TrainingRun
+    from glint.cli.training import open_run
     from glint.pipelines.train import train as run_training
     from glint.settings import Settings
-    from glint.wiring import open_images, open_limits, open_registry
 
     settings = Settings()
-    images = open_images(settings)
-    science = read_recipe(recipe, tuple(set or ()))
-    opened = Manifest.open(manifest)
-    check_access(opened, images)
-    run = TrainingRun(
-        recipe=science,
-        manifest=opened,
-        images=images,
-        limits=open_limits(settings),
-        registry=open_registry(settings),
-        home=settings.home_path,
-        name=name,
-        workers=parse_workers(workers, gpu),
-    )
+    run = open_run(settings, recipe, set or (), manifest, workers, gpu, name)
     with progress() as told:
         start(settings, told)
         trained = run_training(run, told, fresh)
