@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 
 from glint.adapters.images import Images
 from glint.core.errors import GlintError
@@ -19,10 +18,9 @@ from glint.core.manifest import Manifest
 from glint.core.outcome import ModelRef
 from glint.core.progress import Progress
 from glint.pipelines.evaluation import Evaluation, ScoredSplit, Subject, assess
-from glint.pipelines.loading import Batch, RowSource, iter_numpy, stream_of
+from glint.pipelines.loading import Batch
 from glint.pipelines.report import make_directory, write_report
-from glint.pipelines.scoring import ScoreRows, num_nodes
-from glint.pipelines.share import Share
+from glint.pipelines.scoring import ScoreRows, rows_through
 from glint.pipelines.targets import labelled_table, target_array
 from glint.vision.bundle import Bundle
 from glint.vision.explain import Explainer
@@ -86,22 +84,7 @@ def score_split(
 ) -> ScoredSplit:
     """Score the rows of `table` on Ray: uri, etag, target as from `labelled_table`, and any columns to slice by."""
     rows = table.select(["uri", "etag"]).append_column("row", pa.array(range(table.num_rows), pa.int64()))
-    source = RowSource(rows, Share(table.num_rows), range(1))
-    stream = stream_of(source, source.num_tasks).map_batches(
-        ScoreRows,
-        fn_constructor_args=(open_predictor, images),
-        batch_size=None,
-        batch_format="numpy",
-        compute=ray.data.ActorPoolStrategy(size=num_nodes()),
-    )
-    batches: list[Batch] = []
-    done = 0
-    progress.begin("evaluating", table.num_rows, "images")
-    for batch in iter_numpy(stream, None):
-        batches.append(batch)
-        done += len(batch["row"])
-        progress.update(done)
-    progress.end()
+    batches = list(rows_through(ScoreRows, (open_predictor, images), rows, progress, "evaluating"))
     return _gathered(table, {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]})
 
 

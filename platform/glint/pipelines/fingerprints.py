@@ -6,15 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 import torch
 
 from glint.adapters.images import Images
 from glint.core.errors import ImageError
 from glint.core.progress import Progress
-from glint.pipelines.loading import Batch, RowSource, iter_numpy, stream_of
-from glint.pipelines.scoring import num_nodes
-from glint.pipelines.share import Share
+from glint.pipelines.loading import Batch
+from glint.pipelines.scoring import rows_through
 from glint.vision.decode import Limits
 from glint.vision.fingerprint import Fingerprint, fingerprint
 
@@ -23,24 +21,11 @@ COLUMNS = ("uri", "sha256", "looks", "seen")
 
 def take_fingerprints(table: pa.Table, images: Images, limits: Limits, progress: Progress) -> dict[str, Fingerprint]:
     """By address, of the rows of `table` (uri, etag) that can be read."""
-    source = RowSource(table, Share(table.num_rows), range(1))
-    stream = stream_of(source, source.num_tasks).map_batches(
-        FingerprintRows,
-        fn_constructor_args=(images, limits),
-        batch_size=None,
-        batch_format="numpy",
-        compute=ray.data.ActorPoolStrategy(size=num_nodes()),
-    )
     found: dict[str, Fingerprint] = {}
-    done = 0
-    progress.begin("comparing with training", table.num_rows, "images")
-    for batch in iter_numpy(stream, None):
-        done += len(batch["uri"])
+    for batch in rows_through(FingerprintRows, (images, limits), table, progress, "comparing with training"):
         for uri, sha256, looks, seen in zip(*(batch[name].tolist() for name in COLUMNS), strict=True):
             if sha256:
                 found[uri] = Fingerprint(sha256, looks if seen else None)
-        progress.update(done)
-    progress.end()
     return found
 
 

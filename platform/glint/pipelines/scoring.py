@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 import torch
 
 from glint.adapters.images import Images
 from glint.core.calibration import rescaled
 from glint.core.errors import ImageError
-from glint.pipelines.loading import Batch
+from glint.core.progress import Progress
+from glint.pipelines.loading import Batch, RowSource, iter_numpy, stream_of
+from glint.pipelines.share import Share
 from glint.vision.predictor import Predictor
 
 GPU_BATCH = 64
@@ -99,6 +102,27 @@ class ScoreRows:
             "error_type": np.array([row.error.type if row.error else "" for row in scored], object),
             "error": np.array([str(row.error or "") for row in scored], object),
         }
+
+
+def rows_through(
+    stage: type, arguments: tuple[Any, ...], rows: pa.Table, progress: Progress, name: str
+) -> Iterator[Batch]:
+    """Rows of a table through a Ray Data stage, one actor of it a node, with their progress as the stage `name`."""
+    source = RowSource(rows, Share(rows.num_rows), range(1))
+    stream = stream_of(source, source.num_tasks).map_batches(
+        stage,
+        fn_constructor_args=arguments,
+        batch_size=None,
+        batch_format="numpy",
+        compute=ray.data.ActorPoolStrategy(size=num_nodes()),
+    )
+    done = 0
+    progress.begin(name, rows.num_rows, "images")
+    for batch in iter_numpy(stream, None):
+        yield batch
+        done += len(batch["uri"])
+        progress.update(done)
+    progress.end()
 
 
 def num_nodes() -> int:
