@@ -139,9 +139,12 @@ class Learner:
         self.model.train()
         return image_size(self.plan.recipe, epoch)
 
-    def step(self, batch: Batch, step: int, size: int) -> tuple[float, int]:
-        """One optimizer step; returns the sum of the losses of the readable images of this rank, and their number."""
-        good = torch.from_numpy(self.note_errors(batch)).to(self.device)
+    def step(self, batch: Batch, step: int, size: int) -> tuple[torch.Tensor, int]:
+        """One optimizer step; returns the sum of the losses of the readable images of this rank, and their number.
+
+        The sum stays on the device: to read it at each step would keep a GPU waiting.
+        """
+        good = torch.from_numpy(self.note_errors(batch))
         targets = torch.from_numpy(batch["target"].copy()).to(self.device)
         pixels = resized(self.pixels(batch), size)
         augmentation = self.plan.recipe.augmentation
@@ -158,20 +161,21 @@ class Learner:
             self.average.update(self.network, step + 1)
         return total, int(good.sum())
 
-    def _backward(self, pixels: torch.Tensor, targets: torch.Tensor, good: torch.Tensor) -> float:
+    def _backward(self, pixels: torch.Tensor, targets: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
         """Gradients of the mean loss over all ranks' readable images, in parts; returns the sum of this rank's."""
         self.optimizer.zero_grad()
         # Distribution averages the ranks' gradients, so each is scaled for the mean to be over images.
         scale = self.world / max(self.sum(int(good.sum())), 1)
-        parts = list(zip(*(x.tensor_split(self.plan.accumulate) for x in (pixels, targets, good)), strict=True))
-        total = 0.0
+        each = (pixels, targets, good.to(self.device, non_blocking=True))
+        parts = list(zip(*(one.tensor_split(self.plan.accumulate) for one in each), strict=True))
+        total = torch.zeros((), device=self.device)
         for i, (images, truth, counted) in enumerate(parts):
             with self._no_sync(i < len(parts) - 1):
                 with self.autocast():
                     logits = self.forward(images)
                 losses = (self.losses(logits, truth) * counted).sum()
                 (losses * scale).backward()
-            total += float(losses.detach())
+            total += losses.detach()
         return total
 
     def losses(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

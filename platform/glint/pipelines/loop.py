@@ -47,15 +47,15 @@ def train_loop(config: dict[str, Any]) -> None:
 def train_epoch(learner: Learner, batches: Iterator[Batch], epoch: int) -> float:
     """One pass over the training images; returns the mean loss of the readable ones of all ranks."""
     size = learner.begin(epoch)
-    total, count, told = 0.0, 0, time.monotonic()
+    total, count, told = torch.zeros((), device=learner.device), 0, time.monotonic()
     for step in range(learner.share.steps):
         loss, images = learner.step(next(batches), epoch * learner.share.steps + step, size)
         total, count = total + loss, count + images
         if time.monotonic() - told > TOLD_EVERY_S and learner.rank == 0:
             told = time.monotonic()
             done = (epoch * learner.share.steps + step + 1) * learner.share.batch_size + learner.plan.num_frozen
-            learner.plan.board.step.remote(epoch, done, total / max(count, 1))
-    return learner.sum(total) / max(learner.sum(count), 1)
+            learner.plan.board.step.remote(epoch, done, float(total) / max(count, 1))
+    return learner.sum(float(total)) / max(learner.sum(count), 1)
 
 
 @torch.no_grad()
