@@ -2,7 +2,6 @@
 
 import io
 import json
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -21,23 +20,7 @@ from glint.core.policy import Policy
 from glint.pipelines.evaluation import ScoredSplit, Subject, assess
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
-from glint.wiring import open_model, open_registry
-
-NUMBERS = count(1)
-
-
-@pytest.fixture
-def registry(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    monkeypatch.setenv("GLINT_HOME", str(settings.home))
-    return open_registry(settings)
-
-
-@pytest.fixture
-def name(sighted: Bundle, blind: Bundle, registry: Registry) -> str:
-    """A registered model of its own: version 1 sees all colours, version 2 is blind to red."""
-    name = f"compared-{next(NUMBERS)}"
-    assert [register(registry, name, bundle) for bundle in (sighted, blind)] == ["1", "2"]
-    return name
+from glint.wiring import open_model
 
 
 def opponent(model: str, against: str | None, settings: Settings) -> tuple[str | None, str | None]:

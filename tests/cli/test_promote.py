@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from datetime import datetime
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +20,11 @@ from glint.core.errors import GlintError
 from glint.core.gate import Finding, GateReport, Margins
 from glint.core.manifest import Manifest
 from glint.core.outcome import ModelRef
-from glint.settings import Settings
 from glint.vision.bundle import Bundle
-from glint.wiring import open_registry
 
 GLINT = str(Path(sys.executable).with_name("glint"))
-NUMBERS = count(1)
 PASSED = Finding(rule="macro-F1", verdict="passed", measured="0.9 -> 0.9")
 REFUSED = Finding(rule="latency", verdict="refused", measured="9.0 ms", limit="at most 3.0 ms", value=9, bound=3)
-
-
-@pytest.fixture
-def registry(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    monkeypatch.setenv("GLINT_HOME", str(settings.home))
-    return open_registry(settings)
-
-
-@pytest.fixture
-def name(sighted: Bundle, blind: Bundle, registry: Registry) -> str:
-    """A registered model of its own: version 1 sees all colours, version 2 is blind to red."""
-    name = f"contest-{next(NUMBERS)}"
-    assert [register(registry, name, bundle) for bundle in (sighted, blind)] == ["1", "2"]
-    return name
 
 
 def report(name: str, *findings: Finding) -> GateReport:

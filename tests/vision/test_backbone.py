@@ -1,3 +1,4 @@
+import socket
 from pathlib import Path
 
 import pytest
@@ -83,9 +84,14 @@ def test_weights_that_the_hub_does_not_have_are_refused_with_those_that_it_has(
         check_hub(backbone, asked)
 
 
-def test_the_hubs_own_tags_are_known_without_asking_it() -> None:
-    for asked in ("hub", "hub:a1_in1k", "none", "w.pth"):
-        check_hub("resnet18", asked)
+def test_the_hubs_own_tags_are_known_without_asking_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for: list[object] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_, **__: asked_for.append(host))
+    for weights in ("hub", "hub:a1_in1k", "none", "w.pth"):
+        check_hub("resnet18", weights)
+    with pytest.raises(GlintError, match="a1_in1k"):
+        check_hub("resnet18", "hub:no_such_tag")
+    assert asked_for == []
 
 
 @pytest.fixture
