@@ -167,7 +167,11 @@ def test_random_weights_have_nothing_to_report() -> None:
     assert build_and_report("test_resnet", CLASSES, "none")[1] is None
 
 
-def test_bf16_is_native_on_a_cpu_with_matrix_units_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for has_units in (True, False):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=has_units: {"amx_bf16": units})
-        assert native_bf16(torch.device("cpu")) is has_units
+@pytest.mark.parametrize(
+    ("units", "native"), [({"amx_bf16": True}, True), ({"avx512_bf16": True}, True), ({"avx512_f": True}, False)]
+)
+def test_bf16_is_native_on_a_cpu_that_multiplies_it(
+    units: dict[str, bool], native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    assert native_bf16(torch.device("cpu")) is native
