@@ -2,8 +2,8 @@
 
 python benchmarks/kill_training.py
 
-Killed with SIGKILL in the middle of an epoch: the training worker (training goes on by itself), then, in another run,
-the driver (the same command goes on). Node failures are the subject of tests/pipelines/test_interruption.py.
+Killed with SIGKILL in the middle of an epoch, each in a run of its own: the training worker (training goes on by
+itself), the driver (the same command goes on), and the node that the worker is on (training goes on on another one).
 """
 
 import json
@@ -12,13 +12,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from common import GLINT, end, glint
+from ray.cluster_utils import Cluster
 
 from glint.pipelines.boards import write_boards
 
 RECIPE = Path(__file__).resolve().parents[1] / "configs" / "recipes" / "boards.yaml"
+STORE_BYTES = 500_000_000
 SHORT = ("--set", "optimisation.epochs=6")
 
 
@@ -34,25 +37,48 @@ def workers(pid: int) -> list[int]:
     return [child for child in children(pid) if b"RayTrainWorker" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-def killed(victim: str, home: Path, *arguments: str | Path) -> dict[str, object]:
-    """Train, kill after the third epoch's end, and go on where that does not happen by itself."""
+def killed(kill: Callable[[int], None], home: Path, *arguments: str | Path, **more: str) -> dict[str, object] | None:
+    """Train, and `kill` after the third epoch's end; what training came to, None where it ended with that."""
     command = [str(GLINT), "train", *map(str, arguments), "--json"]
-    process = subprocess.Popen(
-        command, env={**os.environ, "GLINT_HOME": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    environment = {**os.environ, "GLINT_HOME": str(home), **more}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         print(line, end="", file=sys.stderr)
         if line.startswith("epoch 3/"):
-            for pid in [process.pid] if victim == "driver" else workers(process.pid):
-                print(f"kill -9 {pid} ({victim})", file=sys.stderr)
-                os.kill(pid, signal.SIGKILL)
+            kill(process.pid)
     out, _ = process.communicate()
-    if victim == "driver":
-        return glint("train", *arguments, home=home)
-    if process.returncode:
-        sys.exit(f"training ended with {process.returncode} after its worker was killed")
-    return dict(json.loads(out))
+    return None if process.returncode else dict(json.loads(out))
+
+
+def kill_worker(driver: int) -> None:
+    """Kill the training worker below a driver."""
+    for pid in workers(driver):
+        print(f"kill -9 {pid} (worker)", file=sys.stderr)
+        os.kill(pid, signal.SIGKILL)
+
+
+def kill_driver(driver: int) -> None:
+    """Kill a driver."""
+    print(f"kill -9 {driver} (driver)", file=sys.stderr)
+    os.kill(driver, signal.SIGKILL)
+
+
+def without_a_node(home: Path, *arguments: str | Path) -> dict[str, object] | None:
+    """Train on a cluster whose only node for work is killed, and another one is started."""
+    head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "node_ip_address": "127.0.0.1"}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    node = cluster.add_node(**{**head, "num_cpus": 4})
+
+    def replace_node(_: int) -> None:
+        print("kill -9 the node of the training worker", file=sys.stderr)
+        cluster.remove_node(node, allow_graceful=False)
+        cluster.add_node(**{**head, "num_cpus": 4})
+
+    try:
+        return killed(replace_node, home, *arguments, GLINT_RAY_ADDRESS=cluster.address)
+    finally:
+        cluster.shutdown()
 
 
 with tempfile.TemporaryDirectory() as directory:
@@ -63,8 +89,14 @@ with tempfile.TemporaryDirectory() as directory:
     glint("snapshot", boards, "--labels", boards / "labels.csv", *splits, "--out", manifest, home=home)
     common = ("--recipe", RECIPE, "--manifest", manifest, *SHORT)
     runs = {"left alone": glint("train", *common, "--name", "alone", home=home)}
-    for victim in ("worker", "driver"):
-        runs[victim] = killed(victim, home, *common, "--name", victim)
+    runs["worker"] = killed(kill_worker, home, *common, "--name", "worker")
+    if killed(kill_driver, home, *common, "--name", "driver"):
+        sys.exit("training ended before its driver was killed")
+    runs["driver"] = glint("train", *common, "--name", "driver", home=home)
+    runs["node"] = without_a_node(home, *common, "--name", "node")
+for name, run in runs.items():
+    if run is None:
+        sys.exit(f"training did not go on after the {name} was killed")
 scores = {name: run["metrics"]["val_macro_f1"] for name, run in runs.items()}
 end(
     "kill_training",

@@ -23,6 +23,7 @@ from timm.optim import create_optimizer_v2
 from glint.core.manifest import Manifest
 from glint.pipelines.boards import write_boards
 from glint.pipelines.targets import labelled_table, target_array
+from glint.vision.backbone import native_bf16
 from glint.vision.transforms import augment, load_image, normalise, sample_seed
 
 EPOCHS, ROUNDS, SIZE = 3, 2, 128
@@ -62,7 +63,7 @@ def bare_epochs(images: torch.Tensor, targets: torch.Tensor) -> list[float]:
     torch.manual_seed(0)
     model = timm.create_model(options.backbone, num_classes=7).to(device, memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=options.gpu)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device))
     seconds = []
     for epoch in range(EPOCHS):
         model.train()
@@ -110,5 +111,6 @@ end(
         "backbone": options.backbone,
         "batch": options.batch,
         "device": str(device),
+        "bf16": native_bf16(device),
     },
 )

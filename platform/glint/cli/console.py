@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,10 +80,18 @@ def progress() -> Iterator[RichProgress]:
         yield RichProgress(bars)
 
 
+@functools.cache  # what is stderr by then must not become stdout
+def keep_stdout_for_results() -> None:
+    """From here on only `emit` and `stdout` write to stdout; what others print there goes to stderr."""
+    stdout.file = sys.stdout
+    sys.stdout = sys.stderr
+
+
 def emit(result: BaseModel, as_json: bool, *shown: RenderableType) -> None:
     """Print a result on stdout: as one JSON object, or as what is shown to a person."""
     if as_json:
-        sys.stdout.write(result.model_dump_json() + "\n")
-        return
-    for part in shown:
-        stdout.print(part)
+        stdout.file.write(result.model_dump_json() + "\n")
+    else:
+        for part in shown:
+            stdout.print(part)
+    stdout.file.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from typing import Annotated
 
@@ -63,7 +62,6 @@ def serve(
             )
         shown = f"{found.uri} answers at {url}/v1/classify; Ctrl-C stops it"
         emit(Serving(url=url, model=found.ref), json, shown, f"try: curl --data-binary @IMAGE {url}/v1/classify")
-        sys.stdout.flush()
         wait_for_signal()
         stderr.print("stopping once the requests in flight are answered")
     finally:

@@ -1,10 +1,11 @@
-"""Starting Ray for a verb, with what its native code has to say kept in a file."""
+"""Starting Ray for a verb, with what its native code has to say kept in a file and what it prints off stdout."""
 
 from __future__ import annotations
 
 import os
 import sys
 
+from glint.cli.console import keep_stdout_for_results
 from glint.core.progress import Progress
 from glint.settings import Settings
 from glint.wiring import start_ray
@@ -14,6 +15,7 @@ def start(settings: Settings, told: Progress) -> None:
     """Start or join Ray, telling so."""
     told.begin("starting Ray", None, "")
     _divert_native_messages(settings)
+    keep_stdout_for_results()  # Ray prints warnings of its daemons there, on a busy machine alone
     start_ray(settings)
     told.end()
 
