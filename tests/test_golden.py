@@ -19,7 +19,7 @@ from glint.pipelines.targets import labelled_table
 from glint.pipelines.train import Trained
 from glint.serving.online import start_online, stop_online
 from glint.settings import Settings
-from glint.wiring import open_images, open_predictor
+from glint.wiring import open_images, open_predictor, serving_sources
 from tests.pipelines.progress import Told
 
 TOLERANCE = 1e-5
@@ -30,9 +30,8 @@ TOLERANCE = 1e-5
 def server(
     trained: Trained, settings: Settings, serve_port: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    yield start_online(
-        partial(open_predictor, trained.model_uri, settings), port=serve_port, logs=tmp_path_factory.mktemp("logs")
-    )
+    sources = serving_sources([trained.model_uri], settings)
+    yield start_online(sources, port=serve_port, logs=tmp_path_factory.mktemp("logs"))
     stop_online()
 
 

@@ -22,6 +22,10 @@ QUIET = {
 """Telemetry of every dependency, off; a person's own setting of any of them stands."""
 
 
+EDGE = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "glint.serving.edge.middlewares"}
+"""What Ray Serve lets see each request before it reads it; its processes inherit the environment."""
+
+
 class Settings(BaseSettings):
     """glint's settings. The defaults need no account: everything lies under `./.glint`."""
 
@@ -53,6 +57,18 @@ class Settings(BaseSettings):
     read_threads: int = Field(default=16, ge=1, le=256, description="images read at once by one process")
     max_pixels: int = Field(default=100_000_000, ge=1, description="larger images are too_large")
     max_bytes: int = Field(default=64_000_000, ge=1, description="larger files and request bodies are too_large")
+    serve_uris: tuple[str, ...] = Field(
+        default=(), description="JSON list of az:// prefixes below which requests may name images; default: none"
+    )
+    serve_max_wait_s: float = Field(default=2, gt=0, description="an image that would wait longer is refused")
+    serve_timeout_s: float = Field(default=60, gt=0, description="in which a request must be answered")
+    serve_body_timeout_s: float = Field(default=30, gt=0, description="in which a request's body must have arrived")
+    serve_follow_s: float = Field(default=15, gt=0, description="pause between looks whether an alias has moved")
+    entra_tenant: str | None = Field(default=None, description="whose tokens open a served glint, beside API keys")
+    entra_audience: str | None = Field(default=None, description="that these tokens must be meant for")
+    entra_authority: str = Field(
+        default="https://login.microsoftonline.com", description="that signs them; of another cloud"
+    )
     api_key: SecretStr | None = Field(default=None, description="with which clients open a glint that asks for one")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -95,7 +111,7 @@ def quieten(settings: Settings) -> None:
 
     To be called before the libraries are imported, most of which look at the environment only then.
     """
-    for name, value in QUIET.items():
+    for name, value in (QUIET | EDGE).items():
         os.environ.setdefault(name, value)
     if not settings.ray_address:
         # Ray's own name for it: where clusters are not enabled, every process listens on 127.0.0.1. Linux heeds it too.

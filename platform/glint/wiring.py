@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from glint.core.outcome import ModelRef
     from glint.core.policy import Policy
     from glint.core.stores import ResultStore
+    from glint.serving.entra import EntraSettings
+    from glint.serving.online import Serving
+    from glint.serving.sources import Found, Source
     from glint.vision.bundle import Bundle
     from glint.vision.decode import Limits
     from glint.vision.predictor import Predictor
@@ -168,6 +173,66 @@ def open_predictor(model: str, settings: Settings | None = None, policy: Policy 
     found = open_model(model, settings)
     bundle = Bundle(found.bundle.directory, policy) if policy else found.bundle
     return Predictor(bundle, found.name, found.version, open_limits(settings))
+
+
+def serving_sources(models: Sequence[str], settings: Settings) -> list[Source]:
+    """Models to serve, each under its name; each look at one finds where its alias points then.
+
+    Raises GlintError for one that does not exist, and for two of one name.
+    """
+    from glint.serving.sources import Source
+
+    sources: dict[str, Source] = {}
+    for model in models:
+        found = open_model(model, settings)
+        name = found.name or found.bundle.info.name
+        if name in sources:
+            raise GlintError(f"--model {model!r} is the second of the name {name}; requests could not tell them apart")
+        sources[name] = Source(name, partial(find_served, model, settings))
+    return list(sources.values())
+
+
+def find_served(model: str, settings: Settings) -> Found:
+    """What a model to serve means now."""
+    from glint.serving.sources import Found
+
+    found = open_model(model, settings)
+    policy = found.bundle.policy
+    identity = f"{found.uri} with policy {policy.digest}"
+    return Found(identity, partial(open_predictor, found.uri, settings, policy))
+
+
+def open_serving(settings: Settings, keys: bool = False, log: Path | None = None) -> Serving:
+    """How models are served; with `keys` to those alone who bear a key or a token, with `log` an access log."""
+    from glint.serving.bodies import BodyLimits
+    from glint.serving.guard import Access
+    from glint.serving.online import Serving
+
+    entra = _entra(settings) if keys else None
+    return Serving(
+        limits=BodyLimits(settings.max_bytes, settings.serve_body_timeout_s),
+        access=Access(keys_path(settings) if keys else None, entra, log),
+        images=open_images(settings),
+        uri_prefixes=settings.serve_uris,
+        max_wait_s=settings.serve_max_wait_s,
+        follow_s=settings.serve_follow_s,
+        request_timeout_s=settings.serve_timeout_s,
+    )
+
+
+def keys_path(settings: Settings) -> Path:
+    """The file of API keys."""
+    return settings.home_path / "keys.json"
+
+
+def _entra(settings: Settings) -> EntraSettings | None:
+    from glint.serving.entra import EntraSettings
+
+    if not settings.entra_tenant:
+        return None
+    if not settings.entra_audience:
+        raise GlintError(f"GLINT_ENTRA_TENANT {settings.entra_tenant} needs GLINT_ENTRA_AUDIENCE: who tokens are for")
+    return EntraSettings(settings.entra_tenant, settings.entra_audience, settings.entra_authority)
 
 
 def start_ray(settings: Settings) -> None:

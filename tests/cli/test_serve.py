@@ -20,7 +20,7 @@ COMMAND = [sys.executable, "-c", "from glint.cli.app import main; main()", "serv
 
 def test_a_model_that_does_not_exist_is_refused_by_name() -> None:
     with pytest.raises(GlintError, match="--model 'nowhere'"):
-        serve(model="nowhere")
+        serve(model=["nowhere"])
 
 
 def test_a_port_in_use_is_refused_before_anything_starts(bundle: Bundle) -> None:
@@ -29,7 +29,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(bundle: Bundle) -> None
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(GlintError, match=f"--port {port}"):
-            serve(model=str(bundle.directory), port=port)
+            serve(model=[str(bundle.directory)], port=port)
 
 
 @pytest.mark.slow

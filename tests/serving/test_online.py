@@ -2,7 +2,7 @@ import io
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -12,7 +12,7 @@ from glint.core.errors import GlintError
 from glint.serving.online import free_port, start_online, stop_online
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
-from glint.wiring import open_predictor
+from glint.wiring import open_predictor, open_serving, serving_sources
 
 MAX_BYTES = 1_000_000
 
@@ -21,8 +21,9 @@ MAX_BYTES = 1_000_000
 def server(
     ray_cluster: None, bundle: Bundle, serve_port: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[httpx.Client]:
-    opening = partial(open_predictor, str(bundle.directory), Settings())
-    url = start_online(opening, port=serve_port, max_bytes=MAX_BYTES, logs=tmp_path_factory.mktemp("logs"))
+    serving = replace(open_serving(Settings(max_bytes=MAX_BYTES)), max_wait_s=60)
+    sources = serving_sources([str(bundle.directory)], Settings())
+    url = start_online(sources, serving, port=serve_port, logs=tmp_path_factory.mktemp("logs"))
     with httpx.Client(base_url=url, timeout=30) as client:
         yield client
         stop_online()
@@ -86,7 +87,7 @@ def test_each_answer_has_a_request_id_of_the_callers_choice(server: httpx.Client
 def test_another_address_of_a_running_serve_is_refused(server: httpx.Client, bundle: Bundle) -> None:
     port = free_port("127.0.0.1", 0)
     with pytest.raises(GlintError, match=f"nothing answers at --host 127.0.0.1 --port {port}"):
-        start_online(partial(open_predictor, str(bundle.directory), Settings()), port=port)
+        start_online(serving_sources([str(bundle.directory)], Settings()), port=port)
     assert server.post("/v1/classify", content=stripes(8)).status_code == 200
 
 

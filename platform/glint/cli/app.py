@@ -10,7 +10,8 @@ import sys
 
 import typer
 
-from glint.cli import batch, emulators, store
+from glint.cli import batch, emulators, keys, store
+from glint.cli.classify import classify
 from glint.cli.demo import demo
 from glint.cli.doctor import doctor
 from glint.cli.evaluate import evaluate
@@ -44,10 +45,11 @@ def prepare() -> None:
     quieten(read_settings())
 
 
-for verb in (upload, snapshot, train, tune, evaluate, policy, promote, rollback, serve, demo, doctor):
+for verb in (upload, snapshot, train, tune, evaluate, policy, promote, rollback, serve, classify, demo, doctor):
     app.command()(verb)
 app.add_typer(batch.app, name="batch")
 app.add_typer(store.app, name="store")
+app.add_typer(keys.app, name="keys")
 app.add_typer(emulators.app, name="emulators")
 
 

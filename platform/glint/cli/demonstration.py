@@ -40,6 +40,7 @@ from glint.wiring import (
     open_predictor,
     open_registry,
     open_store,
+    serving_sources,
 )
 
 T = TypeVar("T")
@@ -196,13 +197,10 @@ def _batch(model: str, manifest: Path, settings: Settings, progress: Progress) -
 
 
 def _serve(model: str, manifest: Manifest, settings: Settings) -> Answers:
-    found = open_model(model, settings)
     test = manifest.table(["uri", "labels"], split="test").to_pylist()
     sample = test[:: max(1, len(test) // NUM_REQUESTS)][:NUM_REQUESTS]
     images = open_images(settings)
-    url = start_online(
-        partial(open_predictor, found.uri, settings, found.bundle.policy), port=0, logs=settings.home_path / "logs"
-    )
+    url = start_online(serving_sources([model], settings), port=0, logs=settings.home_path / "logs")
     try:
         answers = [_ask(url, images.read(row["uri"])) for row in sample]
     finally:

@@ -4,32 +4,47 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glint.cli.options import AsJson, Model
+from glint.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from glint.settings import Settings
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def serve(
-    model: Model,
+    model: Annotated[
+        list[str], typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION or a bundle directory; may be repeated")
+    ],
     host: Annotated[str, typer.Option(help="address to listen at; 0.0.0.0 is open to the network")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen at; 0 takes any free one")] = 8000,
+    auth: Annotated[
+        bool | None, typer.Option("--auth/--no-auth", help="ask for API keys; by default beyond loopback")
+    ] = None,
+    replicas: Annotated[str, typer.Option(metavar="N|MIN:MAX", help="processes, or bounds to scale between")] = "1",
+    drain_s: Annotated[float, typer.Option(min=0, help="for requests in flight when a replica stops")] = 20,
     json: AsJson = False,
 ) -> None:
-    """Answer `POST /v1/classify` with a model, until Ctrl-C or SIGTERM.
+    """Answer `POST /v1/classify` and the Open Inference Protocol with models, until Ctrl-C or SIGTERM.
 
-    It then finishes the requests in flight and exits with 0.
+    A model named by an alias follows it: when the alias moves, the new version takes over without a failed request,
+    unless it fails its self-test. Stopping, it finishes the requests in flight and exits with 0.
 
     Examples:
 
         glint serve --model models:/boards@champion
 
-        glint serve --model models:/boards/3 --port 9000
+        glint serve --model models:/boards@champion --model models:/leaves@champion --port 9000
+
+        glint serve --model models:/boards@champion --host 0.0.0.0 --replicas 1:4
 
         curl --data-binary @board.jpg http://127.0.0.1:8000/v1/classify
     """
-    from functools import partial
+    from dataclasses import replace
 
     from pydantic import BaseModel
 
@@ -38,34 +53,62 @@ def serve(
     from glint.core.outcome import ModelRef
     from glint.serving.online import free_port, start_online, stop_online
     from glint.settings import Settings
-    from glint.wiring import open_model, open_predictor
+    from glint.wiring import open_model, open_serving, serving_sources
 
     class Serving(BaseModel):
         url: str
         model: ModelRef
+        models: list[str]
+        auth: bool
 
     settings = Settings()
-    found = open_model(model, settings)
+    guarded = needs_keys(host, auth, settings)
+    sources, found = serving_sources(model, settings), open_model(model[0], settings)
     logs = None
     if not settings.ray_address:  # a Ray of our own: what is wrong shows before it starts, and its logs are ours
         port, logs = free_port(host, port), settings.home_path / "logs"
+    serving = replace(
+        open_serving(settings, guarded, logs / "access.jsonl" if logs else None),
+        num_replicas=num_replicas(replicas),
+        drain_s=drain_s,
+    )
     try:
         with progress() as told:
             start(settings, told)
             told.begin("opening the model", None, "")
-            url = start_online(
-                partial(open_predictor, found.uri, settings, found.bundle.policy),
-                host=host,
-                port=port,
-                max_bytes=settings.max_bytes,
-                logs=logs,
-            )
+            url = start_online(sources, serving, host=host, port=port, logs=logs)
+        names = [source.name for source in sources]
         shown = f"{found.uri} answers at {url}/v1/classify; Ctrl-C stops it"
-        emit(Serving(url=url, model=found.ref), json, shown, f"try: curl --data-binary @IMAGE {url}/v1/classify")
+        hint = f"try: glint classify IMAGE --url {url}"
+        emit(Serving(url=url, model=found.ref, models=names, auth=guarded), json, shown, hint)
         wait_for_signal()
         stderr.print("stopping once the requests in flight are answered")
     finally:
         stop_online()
+
+
+def needs_keys(host: str, auth: bool | None, settings: Settings) -> bool:
+    """Whether requests need a key; raises GlintError where they do and none can be had."""
+    from glint.core.errors import GlintError
+    from glint.serving.keys import read_keys
+    from glint.wiring import keys_path
+
+    wanted = auth if auth is not None else host not in LOOPBACK
+    if wanted and not settings.entra_tenant and not read_keys(keys_path(settings)):
+        choices = "make one with `glint keys add NAME`, set GLINT_ENTRA_TENANT, or let anybody in with --no-auth"
+        raise GlintError(f"--host {host} asks for API keys, and there is none: {choices}")
+    return wanted
+
+
+def num_replicas(text: str) -> int | tuple[int, int]:
+    """A number, or a least and a most; raises GlintError for anything else."""
+    from glint.core.errors import GlintError
+
+    parts = text.split(":")
+    numbers = [int(part) for part in parts if part.isdecimal()]
+    if len(numbers) != len(parts) or len(parts) > 2 or min(numbers) < 1 or numbers != sorted(numbers):
+        raise GlintError(f"--replicas {text!r} must be a number from 1, or MIN:MAX")
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
 def wait_for_signal() -> None:

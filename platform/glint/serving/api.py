@@ -1,65 +1,45 @@
-"""The online HTTP API: an image in, its class out. Knows nothing of Ray: any ASGI server can host it."""
+"""The online HTTP API: images in, their classes out. Knows nothing of Ray: any ASGI server can host it."""
 
-from collections.abc import Awaitable, Callable
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
 from time import perf_counter
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from glint import __version__
-from glint.core.outcome import DEFAULT_TOP_K, Decision, ModelRef, Prediction, Score
-from glint.serving.problems import ProblemError, answer_with_problems, document_problems, problem_responses
+from glint.core.errors import ImageError
+from glint.core.outcome import DEFAULT_TOP_K, OutcomeError
+from glint.serving.answering import Answering
+from glint.serving.answers import Classification, Classifications, Result, Served, classification
+from glint.serving.bodies import REQUEST_BODY, BodyLimits, ImageInput, ImagesInput, Sent, read_images
+from glint.serving.metrics import MEDIA_TYPE
+from glint.serving.problems import ProblemError, answer_with_problems, document_schemas, problem_responses
+from glint.serving.protocol import InferRequest, Tensor, WantedOutput
+from glint.serving.v2 import protocol_v2
 
-Classify = Callable[[bytes, int], Awaitable[tuple[Prediction, dict[str, float]]]]
-"""An encoded image and top_k, to its prediction and the milliseconds of each stage; raises ImageError."""
-
-RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
-"""Content types that say nothing of the body. The last is what `curl --data-binary` sends unless told otherwise."""
-
-IMAGE_BODY = {
-    "description": "The image as the raw body: JPEG, PNG, WebP, BMP, TIFF or GIF. What it is, its first bytes tell.",
-    "required": True,
-    "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("image/*", *RAW_TYPES[1:])},
-}
+MAX_TOP_K = 1000
 CLASSIFY_PROBLEMS = problem_responses(
     {
-        400: "An image that cannot be decoded: empty, truncated, damaged",
+        400: "An image that cannot be decoded: empty, truncated, damaged; or a damaged form",
+        401: "No key, or one that is unknown here",
+        403: "A key without the scope, or an address that the server may not read",
+        404: "No such model, or no such blob",
+        408: "The request, or its body, took longer than the server allows",
         413: "More bytes or pixels than the server takes",
         415: "Not an image, by its content type or by its first bytes",
-        422: "A query parameter out of range",
+        422: "A parameter or a JSON body that is not as described",
+        429: "More requests than this key may send; try again after Retry-After seconds",
         500: "The server's own mistake",
+        502: "The blob could not be read",
+        503: "Too many requests wait already; try again after Retry-After seconds",
     }
 )
-PLAIN = {"text/plain": {"schema": {"type": "string"}}}
-SERVER_ANSWERS: dict[int | str, dict[str, Any]] = {
-    408: {"description": "The request took longer than the server allows", "content": PLAIN},
-    503: {
-        "description": "Too many requests wait already; try again after Retry-After seconds",
-        "headers": {"Retry-After": {"schema": {"type": "integer"}}},
-        "content": PLAIN,
-    },
-}
-"""What the server in front of this app may answer in its stead."""
-
-
-class Classification(BaseModel):
-    """The answer for one image."""
-
-    label: str | None = Field(description="the most probable class; null where the image has none of the classes")
-    labels: tuple[str, ...] = Field(description="all classes that the image has: one, unless the model gives several")
-    confidence: float = Field(ge=0, le=1, description="how sure the model is of that")
-    top_k: tuple[Score, ...] = Field(description="the most probable classes, best first")
-    decision: Decision = Field(description="what the model's policy makes of it; review: a person should look")
-    model: ModelRef
-
-
-class Served(BaseModel):
-    """What this server answers with, and what it takes."""
-
-    model: ModelRef
-    classes: tuple[str, ...]
-    max_bytes: int = Field(description="larger bodies are refused with 413")
+ReadUri = Callable[[str], bytes]
+"""The bytes at an az:// address that may be read; raises ImageError, and ProblemError 403 where it may not."""
 
 
 class Welcome(BaseModel):
@@ -71,8 +51,13 @@ class Welcome(BaseModel):
     openapi: str = "/openapi.json"
 
 
-def create_app(classify: Classify, model: ModelRef, classes: tuple[str, ...], max_bytes: int) -> FastAPI:
-    """The API around `classify`, which answers for a model of these classes; bodies above `max_bytes` are refused.
+ModelName = Annotated[str | None, Query(max_length=200, description="a served name; the first is the default")]
+TopK = Annotated[int, Query(ge=1, le=MAX_TOP_K, description="how many classes to answer with, if there are as many")]
+Explain = Annotated[bool, Query(description="add a PNG of the image with what spoke for its label over it")]
+
+
+def create_app(models: Answering, limits: BodyLimits, read_uri: ReadUri) -> FastAPI:
+    """The API around `models`.
 
     Its pages of documentation would load scripts from the internet, so there are none: /openapi.json has it all.
     """
@@ -87,76 +72,90 @@ def create_app(classify: Classify, model: ModelRef, classes: tuple[str, ...], ma
         generate_unique_id_function=lambda route: route.name,
     )
     answer_with_problems(app)
-    document_problems(app)
+    document_schemas(app, ImageInput, ImagesInput, InferRequest, Tensor, WantedOutput)
+    app.include_router(protocol_v2(models, limits))
 
     @app.get("/", summary="Where to go from here")
     async def root() -> Welcome:
         return Welcome()
 
-    @app.get("/v1/model", summary="What is served")
-    async def served() -> Served:
-        return Served(model=model, classes=classes, max_bytes=max_bytes)
+    @app.get("/v1/model", summary="What is served", responses=_problems(401, 403, 404, 422, 429))
+    async def served(model: ModelName = None) -> Served:
+        ref, classes = models.describe(model)
+        return Served(model=ref, classes=classes, max_bytes=limits.max_bytes, models=models.names)
+
+    @app.get(
+        "/metrics",
+        summary="Counters for Prometheus",
+        responses={**_problems(401, 403, 429), 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        response_class=Response,
+    )
+    async def metrics() -> Response:
+        return Response(models.metrics(), media_type=MEDIA_TYPE)
 
     @app.post(
         "/v1/classify",
-        summary="Classify one image",
-        responses=CLASSIFY_PROBLEMS | SERVER_ANSWERS,
-        openapi_extra={"requestBody": IMAGE_BODY},
+        summary="Classify one image or several",
+        responses=CLASSIFY_PROBLEMS,
+        openapi_extra={"requestBody": REQUEST_BODY},
     )
-    async def classify_image(
+    async def classify(
         request: Request,
         response: Response,
-        top_k: Annotated[int, Query(ge=1, le=len(classes), description="how many classes to answer with")] = min(
-            DEFAULT_TOP_K, len(classes)
-        ),
-    ) -> Classification:
-        _check_content_type(request)
+        model: ModelName = None,
+        top_k: TopK = DEFAULT_TOP_K,
+        explain: Explain = False,
+    ) -> Classification | Classifications:
+        models.describe(model)
+        models.check_room()
         began = perf_counter()
-        body = await _read_body(request, max_bytes)
-        body_ms = 1000 * (perf_counter() - began)
-        prediction, timings_ms = await classify(body, top_k)
-        response.headers["Server-Timing"] = _server_timing({"body": body_ms} | timings_ms)
-        return _answer(prediction, model)
+        sent, several = await read_images(request, limits)
+        timings_ms = {"body": 1000 * (perf_counter() - began)}
+        if several:
+            asked = [_result(models, one, read_uri, model, top_k, explain) for one in sent]
+            return Classifications(results=tuple(await asyncio.gather(*asked)))
+        answer = await _answer(models, sent[0], read_uri, model, top_k, explain, timings_ms)
+        response.headers["Server-Timing"] = _server_timing(timings_ms)
+        return answer
 
     return app
 
 
-def _check_content_type(request: Request) -> None:
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind not in RAW_TYPES and not kind.startswith("image/"):
-        wanted = "the content type must be image/* or application/octet-stream, with the image as the raw body"
-        raise ProblemError(415, "content_type", f"{wanted}, got {kind[:100]!r}")
+async def _answer(
+    models: Answering,
+    sent: Sent,
+    read_uri: ReadUri,
+    model: str | None,
+    top_k: int,
+    explain: bool,
+    timings_ms: dict[str, float],
+) -> Classification:
+    """The answer for one image; adds the milliseconds of its stages to `timings_ms`."""
+    data = sent.data if sent.data is not None else await asyncio.to_thread(read_uri, sent.uri or "")
+    prediction, ref, stages_ms = await models.classify(model, data, top_k)
+    timings_ms |= stages_ms
+    label = prediction.top_k[0].label
+    return classification(prediction, ref, await models.explain(model, data, label) if explain else None)
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytes:
-    """The body, of which no more than `max_bytes` and one chunk are ever read."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
-        raise _too_many_bytes(max_bytes, int(declared))
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > max_bytes:
-            raise _too_many_bytes(max_bytes, size)
-    return b"".join(chunks)
+async def _result(
+    models: Answering, sent: Sent, read_uri: ReadUri, model: str | None, top_k: int, explain: bool
+) -> Result:
+    """The answer for one image of several, or what is wrong with it."""
+    try:
+        answer = await _answer(models, sent, read_uri, model, top_k, explain, {})
+    except ImageError as error:
+        return Result(name=sent.name, classification=None, error=OutcomeError(type=error.type, message=str(error)))
+    except ProblemError as problem:
+        if problem.status == 503:  # no answer of its own, but one for the request: try again
+            raise
+        refused = OutcomeError(type=problem.reason, message=str(problem))
+        return Result(name=sent.name, classification=None, error=refused)
+    return Result(name=sent.name, classification=answer, error=None)
 
 
-def _too_many_bytes(max_bytes: int, size: int) -> ProblemError:
-    return ProblemError(413, "too_many_bytes", f"an image may have at most {max_bytes:,} bytes, got at least {size:,}")
-
-
-def _answer(prediction: Prediction, model: ModelRef) -> Classification:
-    assert prediction.confidence is not None, "only an image that was classified gets here"
-    assert prediction.decision is not None
-    return Classification(
-        label=prediction.label,
-        labels=prediction.labels,
-        confidence=prediction.confidence,
-        top_k=prediction.top_k,
-        decision=prediction.decision,
-        model=model,
-    )
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: CLASSIFY_PROBLEMS[status] for status in statuses}
 
 
 def _server_timing(timings_ms: dict[str, float]) -> str:

@@ -5,35 +5,51 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
+from typing import Any, TypeVar
 
 import torch
 
 from glint.core.outcome import Prediction
+from glint.serving.admission import Admission
 from glint.vision.predictor import Predictor
 
+Answer = TypeVar("Answer")
 STUCK_AFTER_S = 60
+MAX_WAIT_S = 2.0
 
 
 class Classifier:
-    """A predictor and its threads, by default one for each core.
+    """Threads that predictors work on, by default one for each core.
 
     On a CPU a batch of one is as fast as a batch of sixteen, so no image waits for others; and an image on each core
     is faster than every core on one image, so torch is held to one thread within each of ours, in the whole process.
+    Several models share the threads, for there are no more cores with two models than with one.
     """
 
-    def __init__(self, predictor: Predictor, num_threads: int | None = None) -> None:
+    def __init__(self, num_threads: int | None = None, max_wait_s: float = MAX_WAIT_S) -> None:
         torch.set_num_threads(1)
-        self._predictor = predictor
-        self._threads = ThreadPoolExecutor(num_threads or os.cpu_count(), "classify")
+        num_threads = num_threads or os.cpu_count() or 1
+        self.admission = Admission(num_threads, max_wait_s)
+        self._threads = ThreadPoolExecutor(num_threads, "classify")
         self._began: dict[int, float] = {}
-        self._warm_up()
 
-    async def classify(self, data: bytes, top_k: int) -> tuple[Prediction, dict[str, float]]:
-        """An encoded image's prediction, and the milliseconds of each stage; raises ImageError."""
+    async def classify(self, predictor: Predictor, data: bytes, top_k: int) -> tuple[Prediction, dict[str, float]]:
+        """An encoded image's prediction, and the milliseconds of each stage.
+
+        Raises ImageError, and ProblemError 503 where the image would have to wait for too long.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._classify, data, top_k, perf_counter())
+        with self.admission.admitted():
+            return await loop.run_in_executor(self._threads, self._classify, predictor, data, top_k, perf_counter())
+
+    async def run(self, work: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Any other work on an image, admitted as images are."""
+        loop = asyncio.get_running_loop()
+        with self.admission.admitted():
+            return await loop.run_in_executor(self._threads, work, *arguments)
 
     def check(self) -> None:
         """Raise RuntimeError when a thread has worked on one image for longer than any image takes."""
@@ -41,18 +57,22 @@ class Classifier:
         if oldest is not None and perf_counter() - oldest > STUCK_AFTER_S:
             raise RuntimeError(f"an image has been worked on for more than {STUCK_AFTER_S} s")
 
-    def _classify(self, data: bytes, top_k: int, arrived: float) -> tuple[Prediction, dict[str, float]]:
+    def _classify(
+        self, predictor: Predictor, data: bytes, top_k: int, arrived: float
+    ) -> tuple[Prediction, dict[str, float]]:
         began = self._began[threading.get_ident()] = perf_counter()
         try:
-            prepared = self._predictor.prepare(data)
-            decoded = perf_counter()
-            prediction = self._predictor.interpret(self._predictor.score(prepared.pixels[None])[0], top_k)
+            with self.admission.at_work():
+                prepared = predictor.prepare(data)
+                decoded = perf_counter()
+                prediction = predictor.interpret(predictor.score(prepared.pixels[None])[0], top_k)
             stages = {"wait": began - arrived, "decode": decoded - began, "infer": perf_counter() - decoded}
             return prediction, {stage: 1000 * duration for stage, duration in stages.items()}
         finally:
             del self._began[threading.get_ident()]
 
-    def _warm_up(self) -> None:
-        """The first caller should not pay for what an engine does but once."""
-        settings = self._predictor.bundle.info.preprocessing
-        self._predictor.score(torch.zeros((1, settings.num_channels, *2 * [settings.image_size]), dtype=torch.uint8))
+
+def warm_up(predictor: Predictor) -> None:
+    """The first caller should not pay for what an engine does but once."""
+    settings = predictor.bundle.info.preprocessing
+    predictor.score(torch.zeros((1, settings.num_channels, *2 * [settings.image_size]), dtype=torch.uint8))

@@ -5,91 +5,142 @@ from __future__ import annotations
 import http.client
 import logging
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import Any
 
 import ray
-from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import BackpressureConfig, HTTPOptions
 from ray.serve.schema import LoggingConfig
 
+from glint.adapters.images import Images
 from glint.core.errors import GlintError
 from glint.serving.api import create_app
-
-if TYPE_CHECKING:
-    from glint.vision.predictor import Predictor
+from glint.serving.bodies import BodyLimits
+from glint.serving.guard import Access, Guard
+from glint.serving.sources import Source
+from glint.serving.uris import AllowedUris
 
 APPLICATION = "online"
 READY_TIMEOUT_S = 30
-REQUEST_TIMEOUT_S = 120
+MAX_ONGOING, MAX_QUEUED, TARGET_ONGOING = 512, 128, 8
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How models are served; pickled to each replica, and without secrets."""
+
+    limits: BodyLimits = field(default_factory=BodyLimits)
+    access: Access = field(default_factory=Access)
+    images: Images = field(default_factory=Images)
+    """reads the addresses that requests name"""
+    uri_prefixes: tuple[str, ...] = ()
+    """az:// prefixes below which requests may name addresses"""
+    num_threads: int | None = None
+    """images classified at a time in a replica, by default one a core"""
+    max_wait_s: float = 2.0
+    """an image that would wait longer is refused with 503"""
+    follow_s: float = 15
+    """pause between looks whether an alias has moved"""
+    request_timeout_s: float = 60
+    num_replicas: int | tuple[int, int] = 1
+    """a number, or a least and a most, between which Serve scales by the images at work"""
+    drain_s: float = 20
+    """that a replica which stops has for the requests in flight"""
 
 
 class Replica:
-    """One replica: a predictor, its threads, and the HTTP API in front of them."""
+    """One replica: the models, their threads, and the HTTP API in front of them."""
 
-    def __init__(self, open_predictor: Callable[[], Predictor], max_bytes: int, num_threads: int | None) -> None:
+    def __init__(self, sources: Sequence[Source], serving: Serving) -> None:
         from glint.serving.classifier import Classifier
+        from glint.serving.metrics import Metrics
+        from glint.serving.models import Models
 
-        self._predictor = open_predictor()
-        self._classifier = Classifier(self._predictor, num_threads)
-        self._max_bytes = max_bytes
+        self._serving = serving
+        self._classifier = Classifier(serving.num_threads, serving.max_wait_s)
+        self._models = Models(sources, self._classifier, Metrics())
+        self._stopped = threading.Event()
+        threading.Thread(target=self._follow, name="follow", daemon=True).start()
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> Guard:
         """What Serve mounts at the application's route, once this object stands."""
-        predictor = self._predictor
-        return create_app(self._classifier.classify, predictor.model, predictor.classes, self._max_bytes)
+        serving = self._serving
+        app = create_app(self._models, serving.limits, AllowedUris(serving.images, serving.uri_prefixes))
+        return Guard(app, serving.access, "classify", {"/metrics": "metrics"})
 
     def check_health(self) -> None:
         """Called by Serve every 10 s, which replaces the replica when this has raised three times."""
         self._classifier.check()
 
+    def __del__(self) -> None:
+        """Called by Serve when the replica stops."""
+        self._stopped.set()
 
-DEPLOYMENT = serve.deployment(
-    name="classifier",
-    max_ongoing_requests=64,
-    max_queued_requests=128,
-    backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
-    graceful_shutdown_timeout_s=20,
-    graceful_shutdown_wait_loop_s=0.2,
-    ray_actor_options={"num_cpus": 0.5},
-    max_constructor_retry_count=1,
-)(serve.ingress()(Replica))
+    def _follow(self) -> None:
+        while not self._stopped.wait(self._serving.follow_s):
+            self._models.follow()
 
 
 def start_online(
-    open_predictor: Callable[[], Predictor],
+    sources: Sequence[Source],
+    serving: Serving | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    max_bytes: int = 64_000_000,
-    num_threads: int | None = None,
     logs: Path | None = None,
 ) -> str:
-    """Serve the predictor that `open_predictor` opens, on the running Ray, and return the address once it answers.
+    """Serve these models, the first by default, on the running Ray, and return the address once it answers.
 
-    `open_predictor` is pickled and called in each replica; `port` 0 takes any free one; `num_threads` images are
-    classified at a time in a replica, by default one a core. Warnings and errors, and no accesses, are logged to the
-    folder `logs`, by default the one of Ray's session. Where Serve runs on this Ray already, `host` and `port` must be
-    its own. Raises GlintError when the address cannot be had.
+    Each source is opened in each replica; `port` 0 takes any free one. Warnings and errors are logged to the folder
+    `logs`, by default the one of Ray's session. Where Serve runs on this Ray already, `host` and `port` must be its
+    own. Raises GlintError when the address cannot be had.
     """
+    serving = serving or Serving()
     if not serve.status().proxies:
         port = free_port(host, port)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     logs_dir = str(logs.absolute()) if logs else None
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False, logs_dir=logs_dir)
-    http_options = HTTPOptions(host=host, port=port, request_timeout_s=REQUEST_TIMEOUT_S)
+    http_options = HTTPOptions(host=host, port=port, request_timeout_s=serving.request_timeout_s)
     serve.start(http_options=http_options, logging_config=quiet)
     if _status(host, port, "/-/healthz") is None:
         where = "Serve runs on this Ray at another address; name that one"
         raise GlintError(f"nothing answers at --host {host} --port {port}: {where}")
-    application = DEPLOYMENT.bind(open_predictor, max_bytes, num_threads)
+    application = _deployment(serving).bind(tuple(sources), serving)
     serve.run(application, name=APPLICATION, route_prefix="/", logging_config=quiet)
     _wait_until_answering(host, port)
     return f"http://{_bracketed(_reachable(host))}:{port}"
+
+
+def _deployment(serving: Serving) -> serve.Deployment:
+    """Serve queues by number and only as the last resort; the replica sheds load by the wait that it expects."""
+    scaling: dict[str, Any] = {"num_replicas": serving.num_replicas}
+    if isinstance(serving.num_replicas, tuple):
+        least, most = serving.num_replicas
+        scaling = {
+            "autoscaling_config": {
+                "min_replicas": least,
+                "max_replicas": most,
+                "target_ongoing_requests": TARGET_ONGOING,
+            }
+        }
+    return serve.deployment(
+        name="classifier",
+        max_ongoing_requests=MAX_ONGOING,
+        max_queued_requests=MAX_QUEUED,
+        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
+        graceful_shutdown_timeout_s=serving.drain_s,
+        graceful_shutdown_wait_loop_s=0.2,
+        ray_actor_options={"num_cpus": 0.5},
+        max_constructor_retry_count=1,
+        **scaling,
+    )(serve.ingress()(Replica))
 
 
 def stop_online() -> None:
@@ -120,7 +171,7 @@ def free_port(host: str, port: int) -> int:
 def _wait_until_answering(host: str, port: int) -> None:
     """The replicas are ready before the proxy has heard of the route."""
     deadline = perf_counter() + READY_TIMEOUT_S
-    while _status(host, port, "/v1/model") != 200:
+    while _status(host, port, "/openapi.json") != 200:
         if perf_counter() > deadline:
             raise TimeoutError(f"the application runs, but {host}:{port} does not answer with it")
         time.sleep(0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -15,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from glint.core.errors import ImageError
 
 MEDIA_TYPE = "application/problem+json"
+IMAGE_STATUSES = {"undecodable": 400, "too_large": 413, "missing": 404, "denied": 403, "changed": 409, "failed": 502}
 
 
 class Problem(BaseModel):
@@ -30,10 +32,11 @@ class Problem(BaseModel):
 class ProblemError(Exception):
     """Raised anywhere in a request to answer it with a problem."""
 
-    def __init__(self, status: int, reason: str, detail: str) -> None:
+    def __init__(self, status: int, reason: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
         self.status = status
         self.reason = reason
+        self.headers = headers
 
 
 def answer_with_problems(app: FastAPI) -> None:
@@ -46,13 +49,17 @@ def answer_with_problems(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-def document_problems(app: FastAPI) -> None:
-    """Add the schema of a problem, to which the responses of `problem_responses` refer, to the app's OpenAPI."""
+def document_schemas(app: FastAPI, *bodies: type[BaseModel]) -> None:
+    """Add the schema of a problem, and those of bodies that FastAPI does not parse itself, to the app's OpenAPI."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         schema = generate()
-        schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        documented: list[type[BaseModel]] = [Problem, *bodies]
+        for kind in documented:
+            described = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+            described.pop("$defs", None)
+            schema["components"]["schemas"][kind.__name__] = described
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
@@ -64,9 +71,24 @@ def problem_responses(meanings: Mapping[int, str]) -> dict[int | str, dict[str, 
     return {status: {"description": meaning, "content": content} for status, meaning in meanings.items()}
 
 
+def problem_response(request: Request, problem: ProblemError) -> Response:
+    """A problem as the answer to a request."""
+    return _response(request, problem.status, problem.reason, str(problem), problem.headers)
+
+
+def problem_document(status: int, reason: str, detail: str) -> str:
+    """A problem as JSON."""
+    return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, reason=reason).model_dump_json()
+
+
+def image_status(error: ImageError) -> int | None:
+    """The HTTP status for an image that cannot be read or decoded; None where that is the server's own mistake."""
+    return 415 if error.type == "not_an_image" else IMAGE_STATUSES.get(error.status)
+
+
 def _stated(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
-    return _response(error.status, error.reason, str(error))
+    return problem_response(request, error)
 
 
 def _invalid(request: Request, error: Exception) -> Response:
@@ -74,16 +96,16 @@ def _invalid(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:])
     message = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
-    return _response(422, "invalid_query", f"{where}: {message}, got {str(first.get('input'))[:100]!r}")
+    return _response(request, 422, "invalid_query", f"{where}: {message}, got {str(first.get('input'))[:100]!r}")
 
 
 def _unreadable(request: Request, error: Exception) -> Response:
     """Where the image is at fault, it is the caller's to mend; any other failure to read one is ours."""
     assert isinstance(error, ImageError)
-    status = 415 if error.type == "not_an_image" else {"undecodable": 400, "too_large": 413}.get(error.status)
+    status = image_status(error)
     if status is None:
         raise error
-    return _response(status, error.type, str(error))
+    return _response(request, status, error.type, str(error))
 
 
 def _framework(request: Request, error: Exception) -> Response:
@@ -93,20 +115,24 @@ def _framework(request: Request, error: Exception) -> Response:
         404: f"there is nothing at {request.url.path}; see /openapi.json",
         405: f"{request.url.path} does not answer {request.method}; see /openapi.json",
     }
-    return _response(status, status.name.lower(), details.get(status, str(error.detail)), error.headers)
+    return _response(request, status, status.name.lower(), details.get(status, str(error.detail)), error.headers)
 
 
 def _gone(request: Request, error: Exception) -> Response:
-    return _response(400, "incomplete", "the connection closed before the whole image had arrived")
+    return _response(request, 400, "incomplete", "the connection closed before the whole image had arrived")
 
 
 def _unexpected(request: Request, error: Exception) -> Response:
     """Say nothing of the inside. The server that hosts the app gets the exception too, and logs it."""
     request_id = request.headers.get("x-request-id")
     trace = f"; the server's log has it under request {request_id}" if request_id else "; the server's log says what"
-    return _response(500, "internal_error", f"something went wrong inside the server{trace}")
+    return _response(request, 500, "internal_error", f"something went wrong inside the server{trace}")
 
 
-def _response(status: int, reason: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, reason=reason)
-    return Response(problem.model_dump_json(), status, headers, media_type=MEDIA_TYPE)
+def _response(
+    request: Request, status: int, reason: str, detail: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    document = json.loads(problem_document(status, reason, detail))
+    if request.url.path.startswith("/v2"):  # where the Open Inference Protocol's clients look
+        document["error"] = detail
+    return Response(json.dumps(document), status, headers, media_type=MEDIA_TYPE)

@@ -1,0 +1,35 @@
+"""What the HTTP API asks of the models behind it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from glint.core.outcome import ModelRef, Prediction
+
+
+class Answering(Protocol):
+    """The models behind the API, by name; None means the first. Methods raise ProblemError 404 for unknown names."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the models, the default first."""
+
+    def describe(self, name: str | None) -> tuple[ModelRef, tuple[str, ...]]:
+        """A model and its classes."""
+
+    def check_room(self) -> None:
+        """Raise ProblemError 503 where an image that came now would wait for too long."""
+
+    async def classify(
+        self, name: str | None, data: bytes, top_k: int
+    ) -> tuple[Prediction, ModelRef, dict[str, float]]:
+        """An encoded image's prediction, the model's and the milliseconds of each stage; raises ImageError."""
+
+    async def explain(self, name: str | None, data: bytes, label: str) -> str | None:
+        """A PNG in base64 of where the model looked."""
+
+    async def probabilities(self, name: str | None, data: bytes) -> tuple[Prediction, ModelRef, list[float]]:
+        """An image's prediction and the probability of each class; raises ImageError."""
+
+    def metrics(self) -> bytes:
+        """Counters, as Prometheus reads them."""

@@ -1,0 +1,76 @@
+"""What stands before Ray Serve reads a request, in its proxies and wherever else it listens.
+
+Serve calls `middlewares` because RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names it. There a request loses the headers
+by which a caller could switch Serve's time limit off, and what Serve answers by itself, such as 503 for a full queue,
+becomes a problem like all others.
+"""
+
+from __future__ import annotations
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from glint.serving.problems import MEDIA_TYPE, problem_document
+
+SWITCHES = frozenset({b"x-request-timeout-seconds", b"x-request-disconnect-disabled"})
+SERVES_OWN = {
+    404: ("not_found", "no application is served here"),
+    408: ("timed_out", "the request took longer than the server allows"),
+    429: ("overloaded", "too many requests wait already; try again after Retry-After seconds"),
+    500: ("internal_error", "something went wrong inside the server; its log says what"),
+    503: ("overloaded", "too many requests wait already, or no replica is ready; try again after Retry-After seconds"),
+}
+RETRY_AFTER_S = 1
+
+
+class Edge:
+    """Strips SWITCHES from requests, and turns Serve's own plain answers into problems."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application."""
+        if scope["type"] != "http" or scope["path"].startswith("/-/"):
+            await self._app(scope, receive, send)
+            return
+        # In place, for Serve's proxy keeps the list that it was given.
+        scope["headers"] = [(name, value) for name, value in scope["headers"] if name.lower() not in SWITCHES]
+        await self._app(scope, receive, _problems(send))
+
+
+def middlewares() -> list[Middleware]:
+    """Called by Serve."""
+    return [Middleware(Edge)]
+
+
+def _problems(send: Send) -> Send:
+    """`send`, but for the plain text of an error, in whose place a problem goes."""
+    replaced = False
+
+    async def sending(message: Message) -> None:
+        nonlocal replaced
+        if message["type"] == "http.response.start" and _is_serves_own(message):
+            replaced = True
+            start, body = _problem(message)
+            await send(start)
+            await send(body)
+        elif not replaced:
+            await send(message)
+
+    return sending
+
+
+def _is_serves_own(start: Message) -> bool:
+    kind = dict(start["headers"]).get(b"content-type", b"text/plain")
+    return start["status"] in SERVES_OWN and kind.startswith(b"text/plain")
+
+
+def _problem(start: Message) -> tuple[Message, Message]:
+    status = start["status"]
+    body = problem_document(status, *SERVES_OWN[status]).encode()
+    kept = [(name, value) for name, value in start["headers"] if name not in (b"content-type", b"content-length")]
+    if status in (429, 503) and not any(name == b"retry-after" for name, _ in kept):
+        kept.append((b"retry-after", b"%d" % RETRY_AFTER_S))
+    headers = [*kept, (b"content-type", MEDIA_TYPE.encode()), (b"content-length", b"%d" % len(body))]
+    return {**start, "headers": headers}, {"type": "http.response.body", "body": body}
