@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -17,24 +18,14 @@ from glint.serving.metrics import Metrics
 from glint.serving.models import Models
 from glint.serving.sources import Found, Source
 from glint.serving.uris import AllowedUris
-from glint.vision.bundle import Bundle
-from glint.vision.decode import Limits
 from glint.vision.predictor import Predictor
 
 MAX_BYTES = 100_000
-MAX_PIXELS = 100_000
 
 
 @pytest.fixture(scope="module")
-def predictor(bundle: Bundle) -> Predictor:
-    return Predictor(bundle, "boards", "3", Limits(max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS))
-
-
-@pytest.fixture(scope="module")
-def client(predictor: Predictor) -> Iterator[TestClient]:
-    source = Source("boards", lambda: Found("3", lambda: predictor))
-    models = Models([source], Classifier(num_threads=2, max_wait_s=60), Metrics())
-    with TestClient(create_app(models, BodyLimits(MAX_BYTES), AllowedUris(Images(), ["az://allowed/line"]))) as client:
+def client(api: FastAPI) -> Iterator[TestClient]:
+    with TestClient(api) as client:
         yield client
 
 

@@ -1,0 +1,40 @@
+from collections.abc import Callable
+
+import pytest
+from fastapi.testclient import TestClient
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from glint.serving.edge import middlewares
+
+
+def behind_the_edge(answer: Callable[[Request], Response]) -> TestClient:
+    app = Starlette(routes=[Route("/{path:path}", answer)])
+    (edge,) = middlewares()
+    return TestClient(edge.cls(app))
+
+
+def test_headers_that_switch_serves_time_limit_off_do_not_pass() -> None:
+    client = behind_the_edge(lambda request: JSONResponse(dict(request.headers)))
+    switches = {"X-Request-Timeout-Seconds": "0", "x-request-disconnect-disabled": "?1"}
+    seen = client.get("/", headers=switches | {"x-request-id": "line-4"}).json()
+    assert seen["x-request-id"] == "line-4"
+    assert not {name.lower() for name in switches} & set(seen)
+
+
+@pytest.mark.parametrize("status", [404, 408, 429, 500, 503])
+def test_what_serve_says_by_itself_becomes_a_problem(status: int) -> None:
+    client = behind_the_edge(lambda request: PlainTextResponse("Serve's own words", status))
+    response = client.get("/")
+    assert response.headers["content-type"] == "application/problem+json"
+    assert (response.status_code, response.json()["status"]) == (status, status)
+    assert ("retry-after" in response.headers) == (status in (429, 503))
+
+
+def test_answers_of_the_application_and_serves_health_pass_unchanged() -> None:
+    client = behind_the_edge(lambda request: JSONResponse({"mine": True}, 503))
+    assert client.get("/").json() == {"mine": True}
+    health = behind_the_edge(lambda request: PlainTextResponse("DRAINING", 503))
+    assert health.get("/-/healthz").text == "DRAINING"

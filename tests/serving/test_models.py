@@ -1,0 +1,102 @@
+import asyncio
+import io
+
+import pytest
+from PIL import Image
+from tests.colours import register
+
+from glint.adapters.registry import Registry
+from glint.core.errors import GlintError
+from glint.serving.classifier import Classifier
+from glint.serving.metrics import Metrics
+from glint.serving.models import Models
+from glint.settings import Settings
+from glint.vision.bundle import Bundle
+from glint.wiring import open_registry, serving_sources
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Registry:
+    return open_registry(settings)
+
+
+@pytest.fixture
+def name(registry: Registry, sighted: Bundle, blind: Bundle, request: pytest.FixtureRequest) -> str:
+    """A registered model of its own; version 1 is the champion, and sees red as version 2 does not."""
+    name = request.node.name.replace("_", "-")
+    assert [register(registry, name, bundle) for bundle in (sighted, blind)] == ["1", "2"]
+    registry.promote(name, "1", "champion")
+    return name
+
+
+def serving(name: str, settings: Settings) -> Models:
+    sources = serving_sources([f"models:/{name}@champion"], settings)
+    return Models(sources, Classifier(num_threads=1, max_wait_s=60), Metrics())
+
+
+def red() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+def version(models: Models) -> str | None:
+    return models.describe(None)[0].version
+
+
+def test_a_model_follows_its_alias(name: str, registry: Registry, settings: Settings) -> None:
+    models = serving(name, settings)
+    models.follow()
+    assert version(models) == "1"
+    registry.promote(name, "2", "champion")
+    models.follow()
+    assert version(models) == "2"
+    assert f'glint_model_swaps_total{{model="{name}",result="swapped"}} 1.0' in models.metrics().decode()
+
+
+def test_requests_during_a_swap_are_all_answered(name: str, registry: Registry, settings: Settings) -> None:
+    models = serving(name, settings)
+
+    async def ask() -> set[str | None]:
+        asked = [asyncio.create_task(models.classify(None, red(), 1)) for _ in range(20)]
+        registry.promote(name, "2", "champion")
+        await asyncio.to_thread(models.follow)
+        asked += [asyncio.create_task(models.classify(None, red(), 1)) for _ in range(20)]
+        return {model.version for _, model, _ in await asyncio.gather(*asked)}
+
+    assert asyncio.run(ask()) == {"1", "2"}
+
+
+def test_a_version_that_fails_its_selftest_never_takes_over(
+    name: str, registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = serving(name, settings)
+
+    def refuse(identity: str, open_predictor: object) -> None:
+        raise GlintError(f"model {identity} fails its self-test: probabilities differ")
+
+    monkeypatch.setattr("glint.serving.models._load", refuse)
+    registry.promote(name, "2", "champion")
+    models.follow()
+    models.follow()
+    assert version(models) == "1"
+    assert f'glint_model_swaps_total{{model="{name}",result="refused"}} 1.0' in models.metrics().decode()
+
+
+def test_a_registry_that_is_away_changes_nothing(
+    name: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = serving(name, settings)
+
+    def away(*_: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("glint.wiring.open_model", away)
+    models.follow()
+    assert version(models) == "1"
+    assert f'glint_model_swaps_total{{model="{name}",result="failed"}} 1.0' in models.metrics().decode()
+
+
+def test_two_models_of_one_name_are_refused(name: str, settings: Settings) -> None:
+    with pytest.raises(GlintError, match=f"second of the name {name}"):
+        serving_sources([f"models:/{name}/1", f"models:/{name}/2"], settings)
