@@ -182,7 +182,7 @@ def _score(run: BatchRun, missing: list[int], totals: Totals, progress: Progress
     """Score the missing chunks, adding them to the totals as they are written."""
     if not missing:
         return
-    stream = stream_of(ChunkSource(missing), len(missing)).map_batches(
+    stream = stream_of(ChunkSource(largest_first(run.manifest, missing)), len(missing)).map_batches(
         ScoreChunk,
         fn_constructor_args=(run,),
         batch_size=None,
@@ -199,6 +199,17 @@ def _score(run: BatchRun, missing: list[int], totals: Totals, progress: Progress
         rate = (totals.num_images - before) / (time.monotonic() - started)
         progress.update(totals.num_images, f"{rate:.0f} images/s  {_brief(totals)}")
     progress.end()
+
+
+def largest_first(manifest: Manifest, chunks: list[int]) -> list[int]:
+    """The chunks by the bytes of their images, so that no large one is left for the end; 8 bytes of memory a chunk."""
+    sizes = np.zeros(num_chunks(manifest.num_rows), np.int64)
+    row = 0
+    for batch in manifest.batches(["size"]):
+        numbers = np.arange(row, row + batch.num_rows) // CHUNK_ROWS
+        np.add.at(sizes, numbers, batch["size"].fill_null(0).to_numpy(zero_copy_only=False))
+        row += batch.num_rows
+    return sorted(chunks, key=lambda chunk: -sizes[chunk])
 
 
 class ChunkSource(Datasource):

@@ -25,6 +25,7 @@ from glint.pipelines.loading import Batch, RowSource, iter_numpy, stream_of
 from glint.pipelines.share import Share
 from glint.vision.predictor import Predictor
 
+ENGINE_ERROR = "engine_error"
 GPU_BATCH = 64
 
 
@@ -53,7 +54,9 @@ class Scorer:
         """One result for each address, in order, whatever becomes of its neighbours."""
         pairs = list(zip(uris, etags, strict=True))
         parts = [pairs[i : i + self._batch] for i in range(0, len(pairs), self._batch)]
-        return [scored for part in self._threads.map(self._score_part, parts) for scored in part]
+        results = [scored for part in self._threads.map(self._score_part, parts) for scored in part]
+        _check_engine(results)
+        return results
 
     def _score_part(self, pairs: list[tuple[str, str | None]]) -> list[Scored]:
         prepared = [self._prepare(uri, etag) for uri, etag in pairs]
@@ -62,13 +65,27 @@ class Scorer:
         if not good:
             return results
         started = time.perf_counter()
-        probabilities = self.predictor.score(torch.stack([pixels for _, pixels in good]))
+        answers = self._infer(torch.stack([pixels for _, pixels in good]))
         infer_ms = (time.perf_counter() - started) * 1000 / len(good)
-        for row, (i, _) in zip(probabilities, good, strict=True):
+        for answer, (i, _) in zip(answers, good, strict=True):
             before = results[i]
             timings = {**(before.timings_ms or {}), "infer": infer_ms}
-            results[i] = Scored(row, None, before.width, before.height, timings)
+            row, error = (None, answer) if isinstance(answer, ImageError) else (answer, None)
+            results[i] = Scored(row, error, before.width, before.height, timings)
         return results
+
+    def _infer(self, images: torch.Tensor) -> list[np.ndarray[Any, Any] | ImageError]:
+        """Probabilities (C,) of each image (N, C, S, S), or why the engine fails on it.
+
+        A batch that fails is halved until the image that it fails on stands alone.
+        """
+        try:
+            return list(self.predictor.score(images))
+        except RuntimeError as error:  # what PyTorch raises, whatever it is that goes wrong
+            if len(images) == 1:
+                return [ImageError("failed", ENGINE_ERROR, str(error).partition("\n")[0][:500] or "the engine failed")]
+        half = len(images) // 2
+        return [*self._infer(images[:half]), *self._infer(images[half:])]
 
     def _prepare(self, uri: str, etag: str | None) -> tuple[Scored, torch.Tensor | None]:
         started = time.perf_counter()
@@ -80,6 +97,15 @@ class Scorer:
             return Scored(error=error), None
         timings = {"read": (read - started) * 1000, "decode": (time.perf_counter() - read) * 1000}
         return Scored(width=prepared.width, height=prepared.height, timings_ms=timings), prepared.pixels
+
+
+def _check_engine(results: Sequence[Scored]) -> None:
+    """Raise RuntimeError where several images reached the engine and it failed on all: no image is to blame."""
+    reached = [
+        row for row in results if row.probabilities is not None or (row.error and row.error.type == ENGINE_ERROR)
+    ]
+    if len(reached) > 1 and all(row.error for row in reached):
+        raise RuntimeError(f"the engine fails on every image: {reached[0].error}")
 
 
 class ScoreRows:

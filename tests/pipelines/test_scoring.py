@@ -1,0 +1,72 @@
+"""Images the engine fails on, and the order in which chunks are scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from glint.adapters.images import Images
+from glint.core.job import CHUNK_ROWS
+from glint.core.manifest import SCHEMA, write_manifest
+from glint.pipelines.batch import largest_first
+from glint.pipelines.scoring import Scorer
+from glint.vision.bundle import Bundle
+from glint.vision.predictor import Predictor
+
+POISON = 255
+
+
+class Brittle(Predictor):
+    """A predictor whose engine fails on any batch with a white image in it."""
+
+    def score(self, images: torch.Tensor) -> np.ndarray:
+        if (images == POISON).flatten(1).all(1).any():
+            raise RuntimeError("the engine does not like white")
+        return super().score(images)
+
+
+def scorer(bundle: Bundle, batch: int) -> Scorer:
+    made = Scorer(lambda: Brittle(bundle), Images())
+    made._batch = batch
+    return made
+
+
+def pictures(folder: Path, levels: list[int]) -> list[str]:
+    paths = [folder / f"{number}.png" for number in range(len(levels))]
+    for path, level in zip(paths, levels, strict=True):
+        Image.new("RGB", (64, 64), (level, level, level)).save(path)
+    return [str(path) for path in paths]
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_an_image_the_engine_fails_on_fails_alone(bundle: Bundle, tmp_path: Path, batch: int) -> None:
+    uris = pictures(tmp_path, [10, 20, 30, POISON, 50, 60])
+    scored = scorer(bundle, batch).score(uris, [None] * len(uris))
+    assert [row.error.type if row.error else None for row in scored] == [None] * 3 + ["engine_error"] + [None] * 2
+    alone = Predictor(bundle)
+    for uri, row in zip(uris, scored, strict=True):
+        if row.probabilities is not None:
+            pixels = alone.prepare(Path(uri).read_bytes()).pixels
+            np.testing.assert_allclose(row.probabilities, alone.score(pixels[None])[0], atol=1e-5)
+
+
+def test_an_engine_that_fails_on_every_image_is_no_fault_of_theirs(bundle: Bundle, tmp_path: Path) -> None:
+    uris = pictures(tmp_path, [POISON, POISON])
+    with pytest.raises(RuntimeError, match="every image: the engine does not like white"):
+        scorer(bundle, 2).score(uris, [None, None])
+
+
+def test_chunks_with_the_most_bytes_come_first(tmp_path: Path) -> None:
+    sizes = [1] * CHUNK_ROWS + [1000] * CHUNK_ROWS + [50] * 10
+    rows = [
+        {"uri": str(n), "etag": None, "size": size, "labels": None, "group": None, "split": None}
+        for n, size in enumerate(sizes)
+    ]
+    manifest = write_manifest(tmp_path / "m.parquet", [pa.Table.from_pylist(rows, SCHEMA)], source="test")
+    assert largest_first(manifest, [0, 1, 2]) == [1, 2, 0]
+    assert largest_first(manifest, [0, 2]) == [2, 0]
