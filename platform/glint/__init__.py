@@ -6,13 +6,14 @@ glint.load("models:/boards@champion").predict(["a.jpg", "b.jpg"])
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from glint.client import AsyncClient, Client
     from glint.vision.predictor import Predictor
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = ["AsyncClient", "Client", "__version__", "load"]
 
 
 def load(model: str) -> Predictor:
@@ -24,3 +25,12 @@ def load(model: str) -> Predictor:
     from glint.wiring import open_predictor  # torch and MLflow are imported when a model is first asked for
 
     return open_predictor(model)
+
+
+def __getattr__(name: str) -> Any:
+    """The clients, imported when they are first asked for."""
+    if name in ("AsyncClient", "Client"):
+        from glint import client
+
+        return getattr(client, name)
+    raise AttributeError(f"module 'glint' has no attribute {name!r}")

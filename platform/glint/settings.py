@@ -53,6 +53,7 @@ class Settings(BaseSettings):
     read_threads: int = Field(default=16, ge=1, le=256, description="images read at once by one process")
     max_pixels: int = Field(default=100_000_000, ge=1, description="larger images are too_large")
     max_bytes: int = Field(default=64_000_000, ge=1, description="larger files and request bodies are too_large")
+    api_key: SecretStr | None = Field(default=None, description="with which clients open a glint that asks for one")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to a Ray worker with absolute paths and without secrets, which that machine's environment holds."""

@@ -1,0 +1,237 @@
+"""glint.Client and glint.AsyncClient: programs that talk to a running glint.
+
+with glint.Client("http://127.0.0.1:8000") as client:
+    print(client.classify("board.jpg").label)
+
+Connections are kept and used again. Whatever a server may answer otherwise a moment later is tried again, with pauses
+that grow, differ by chance, and are no shorter than the Retry-After that the server asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel
+
+from glint.core.errors import GlintError
+from glint.serving.answers import Classification, Served
+from glint.settings import read_settings
+
+Image = bytes | str | Path
+"""Encoded bytes, a file, or the az:// address of a blob that the server reads itself."""
+Answer = TypeVar("Answer", bound=BaseModel)
+
+TRY_AGAIN = frozenset({408, 429, 502, 503, 504})
+NOTHING_DONE = frozenset({429, 503})
+"""Answers of a server that has not begun with the request."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
+MAX_CONNECTIONS = 64
+
+
+class RefusedError(GlintError):
+    """The server answered 4xx: `status` is HTTP's, `reason` for a program, the message for a person."""
+
+    def __init__(self, message: str, status: int, reason: str, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.request_id = request_id
+
+
+class UnavailableError(Exception):
+    """No answer after all attempts, or the server's own mistake; `status` is None where nothing answered at all."""
+
+    def __init__(self, message: str, status: int | None = None, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.request_id = request_id
+
+
+class Client:
+    """Talks to the glint at `url`; safe to use from several threads.
+
+    `key` is an API key or an Entra ID token, by default the one of GLINT_API_KEY. A request has `timeout_s` for each of
+    at most `max_attempts`. Methods raise RefusedError for what is the caller's to mend, UnavailableError otherwise.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        key: str | None = None,
+        *,
+        timeout_s: float = 60,
+        max_attempts: int = 5,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._max_attempts = max_attempts
+        self._http = httpx.Client(**_options(url, key, timeout_s), transport=transport)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def classify(
+        self, image: Image, *, model: str | None = None, top_k: int | None = None, explain: bool = False
+    ) -> Classification:
+        """The answer for one image, by a model of that name, or by the server's first."""
+        return _parsed(self.request("POST", "/v1/classify", **_question(image, model, top_k, explain)), Classification)
+
+    def model(self, name: str | None = None) -> Served:
+        """What is served under this name."""
+        return _parsed(self.request("GET", "/v1/model", params=_given(model=name)), Served)
+
+    def request(self, method: str, path: str, *, idempotent: bool = True, **options: Any) -> httpx.Response:
+        """A successful response to any request; `options` are httpx's.
+
+        What is not idempotent is tried again only where the server cannot have begun with it.
+        """
+        for attempt in range(1, self._max_attempts + 1):
+            outcome = self._attempt(method, path, options)
+            if attempt == self._max_attempts or not _try_again(outcome, idempotent):
+                break
+            time.sleep(_pause_s(outcome, attempt))
+        return _successful(outcome)
+
+    def _attempt(self, method: str, path: str, options: Mapping[str, Any]) -> httpx.Response | httpx.TransportError:
+        try:
+            return self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            return error
+
+
+class AsyncClient:
+    """Client for asyncio, with the same methods."""
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        key: str | None = None,
+        *,
+        timeout_s: float = 60,
+        max_attempts: int = 5,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._max_attempts = max_attempts
+        self._http = httpx.AsyncClient(**_options(url, key, timeout_s), transport=transport)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def classify(
+        self, image: Image, *, model: str | None = None, top_k: int | None = None, explain: bool = False
+    ) -> Classification:
+        """The answer for one image, by a model of that name, or by the server's first."""
+        question = _question(image, model, top_k, explain)
+        return _parsed(await self.request("POST", "/v1/classify", **question), Classification)
+
+    async def model(self, name: str | None = None) -> Served:
+        """What is served under this name."""
+        return _parsed(await self.request("GET", "/v1/model", params=_given(model=name)), Served)
+
+    async def request(self, method: str, path: str, *, idempotent: bool = True, **options: Any) -> httpx.Response:
+        """As Client.request."""
+        for attempt in range(1, self._max_attempts + 1):
+            outcome = await self._attempt(method, path, options)
+            if attempt == self._max_attempts or not _try_again(outcome, idempotent):
+                break
+            await asyncio.sleep(_pause_s(outcome, attempt))
+        return _successful(outcome)
+
+    async def _attempt(
+        self, method: str, path: str, options: Mapping[str, Any]
+    ) -> httpx.Response | httpx.TransportError:
+        try:
+            return await self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            return error
+
+
+def _options(url: str, key: str | None, timeout_s: float) -> dict[str, Any]:
+    if not url.startswith(("http://", "https://")):
+        raise GlintError(f"url {url!r} must begin with http:// or https://")
+    if key is None and (configured := read_settings().api_key):
+        key = configured.get_secret_value()
+    return {
+        "base_url": url,
+        "headers": {"authorization": f"Bearer {key}"} if key else {},
+        "timeout": timeout_s,
+        "limits": httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
+    }
+
+
+def _question(image: Image, model: str | None, top_k: int | None, explain: bool) -> dict[str, Any]:
+    """What httpx sends for an image."""
+    params = _given(model=model, top_k=top_k, explain="true" if explain else None)
+    if isinstance(image, str) and image.startswith("az://"):
+        return {"params": params, "json": {"uri": image}}
+    data = image if isinstance(image, bytes) else _read(Path(image))
+    return {"params": params, "content": data, "headers": {"content-type": "application/octet-stream"}}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise GlintError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _parsed(response: httpx.Response, kind: type[Answer]) -> Answer:
+    return kind.model_validate_json(response.content)
+
+
+def _try_again(outcome: httpx.Response | httpx.TransportError, idempotent: bool) -> bool:
+    if isinstance(outcome, httpx.Response):
+        return outcome.status_code in (TRY_AGAIN if idempotent else NOTHING_DONE)
+    if isinstance(outcome, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+        return False
+    return idempotent or isinstance(outcome, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+
+
+def _pause_s(outcome: httpx.Response | httpx.TransportError, attempt: int) -> float:
+    """Exponential with full jitter, on top of what the server asks for."""
+    asked = outcome.headers.get("retry-after", "") if isinstance(outcome, httpx.Response) else ""
+    chance = random.uniform(0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt))
+    return chance + (min(float(asked), LONGEST_PAUSE_S) if asked.isdecimal() else 0)
+
+
+def _successful(outcome: httpx.Response | httpx.TransportError) -> httpx.Response:
+    if not isinstance(outcome, httpx.Response):
+        raise UnavailableError(f"nothing answers: {outcome or type(outcome).__name__}") from outcome
+    if outcome.is_success:
+        return outcome
+    status, request_id = outcome.status_code, outcome.headers.get("x-request-id")
+    detail, reason = _problem(outcome)
+    if status < 500 and status not in TRY_AGAIN:
+        raise RefusedError(detail, status, reason, request_id)
+    raise UnavailableError(f"{status}: {detail}", status, request_id)
+
+
+def _problem(response: httpx.Response) -> tuple[str, str]:
+    """The detail and reason of a problem+json, or whatever was answered in its stead."""
+    if response.headers.get("content-type", "").startswith("application/problem+json"):
+        problem = response.json()
+        return str(problem["detail"]), str(problem["reason"])
+    return " ".join(response.text[:200].split()) or response.reason_phrase, "unknown"
