@@ -66,6 +66,7 @@ class Submission(BaseModel):
     max_attempts: int = Field(default=3, ge=1, le=20)
     error: str | None = None
     notified: bool = False
+    notices: int = Field(default=0, description="attempts to tell the webhook")
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -91,7 +92,7 @@ class Submission(BaseModel):
 
     def again(self) -> Submission:
         """Queued for a new attempt by somebody's wish."""
-        fresh = {"status": "queued", "error": None, "ended_at": None, "notified": False}
+        fresh = {"status": "queued", "error": None, "ended_at": None, "notified": False, "notices": 0}
         return self.model_copy(update=fresh | {"attempt": self.attempt + 1, "first_attempt": self.attempt + 1})
 
 
