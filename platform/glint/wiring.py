@@ -257,15 +257,20 @@ def open_allowed(settings: Settings) -> Allowed:
     from glint.core.allowed import Allowed, listed
 
     hosts = listed(settings.webhook_hosts)
-    if hosts and settings.webhook_secret is None:
-        raise GlintError("GLINT_WEBHOOK_HOSTS needs GLINT_WEBHOOK_SECRET, which signs what they are told")
     return Allowed(listed(settings.batch_inputs), listed(settings.batch_models), hosts)
+
+
+def check_webhooks(settings: Settings) -> None:
+    """Raise GlintError where hosts may be told of a job's end, and nothing signs what they are told."""
+    if settings.webhook_hosts and settings.webhook_secret is None:
+        raise GlintError("GLINT_WEBHOOK_HOSTS needs GLINT_WEBHOOK_SECRET, which signs what they are told")
 
 
 def open_desk(settings: Settings) -> Desk:
     """What the batch API stands before, in a process that belongs to a Ray."""
     from glint.serving.batch_desk import Desk
 
+    check_webhooks(settings)
     return Desk(open_store(settings), open_drivers(settings), open_allowed(settings), check_options)
 
 

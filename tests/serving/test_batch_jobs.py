@@ -260,5 +260,5 @@ def test_openapi_describes_every_operation_and_its_problems(client: httpx.Client
     schema = client.get("openapi.json").json()
     operations = [one for path in schema["paths"].values() for one in path.values()]
     assert Counter(bool(one["summary"] and "404" in one["responses"]) for one in operations) == {True: 17}
-    with pytest.raises(GlintError, match="options.top_k must be a number"):
+    with pytest.raises(GlintError, match="must be a number from 1 on, got 0"):
         check_options({"top_k": 0})

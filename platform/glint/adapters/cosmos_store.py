@@ -301,7 +301,7 @@ class CosmosStore:
     async def _delete_some(self, pk: str, container: ContainerProxy) -> bool:
         """Delete what one batch takes of a partition; whether there was anything."""
         query = f"SELECT TOP {CHUNK_ROWS} c.id FROM c WHERE c.pk = @pk"
-        parameters = [{"name": "@pk", "value": pk}]
+        parameters: list[dict[str, Any]] = [{"name": "@pk", "value": pk}]
         ids = [row["id"] async for row in container.query_items(query, parameters=parameters, partition_key=pk)]
         if ids:
             await container.execute_item_batch([("delete", (id,)) for id in ids], pk)

@@ -89,8 +89,8 @@ def status(
             emit(found, json, rows(names, [[str(getattr(one, name)) for name in names] for one in found.jobs]))
         elif errors:
             groups = client.batch.errors(job)
-            names = ("count", "status", "reason", "message")
-            emit(groups, json, rows(names, [[getattr(one, name) for name in names] for one in groups.groups]))
+            shown = ("count", "status", "reason", "message")
+            emit(groups, json, rows(shown, [[getattr(one, name) for name in shown] for one in groups.groups]))
         else:
             progress = client.batch.progress(job)
             said = client.batch.job(job).error

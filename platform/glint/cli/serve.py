@@ -40,10 +40,11 @@ def serve(
     from glint.cli.console import emit, progress, stderr
     from glint.cli.starting import start
     from glint.core.outcome import ModelRef
-    from glint.serving.batch_serve import PREFIX, start_batch, stop_batch
+    from glint.serving.batch_jobs import PREFIX
+    from glint.serving.batch_serve import start_batch, stop_batch
     from glint.serving.online import free_port, start_online, stop_online
     from glint.settings import Settings
-    from glint.wiring import open_allowed, open_desk, open_model, open_predictor, open_supervisor
+    from glint.wiring import check_webhooks, open_desk, open_model, open_predictor, open_supervisor
 
     class Serving(BaseModel):
         url: str
@@ -51,7 +52,7 @@ def serve(
 
     settings = Settings()
     found = open_model(model, settings) if model else None
-    open_allowed(settings)
+    check_webhooks(settings)
     logs = None
     if not settings.ray_address:  # a Ray of our own: what is wrong shows before it starts, and its logs are ours
         port, logs = free_port(host, port), settings.home_path / "logs"
