@@ -225,7 +225,7 @@ def _pause_s(outcome: httpx.Response | httpx.TransportError, attempt: int) -> fl
 
 def _successful(outcome: httpx.Response | httpx.TransportError) -> httpx.Response:
     if not isinstance(outcome, httpx.Response):
-        raise UnavailableError(f"nothing answers: {outcome or type(outcome).__name__}") from outcome
+        raise UnavailableError(f"nothing answers: {str(outcome) or type(outcome).__name__}") from outcome
     if outcome.is_success:
         return outcome
     status, request_id = outcome.status_code, outcome.headers.get("x-request-id")
