@@ -58,7 +58,7 @@ def ray_cluster(settings: Settings) -> Iterator[None]:
     """The one Ray of the fast tests."""
     import ray
 
-    start_ray(settings)
+    start_ray(settings, with_jobs=True)
     yield
     ray.shutdown()
 

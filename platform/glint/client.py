@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel
 
+from glint.batch_client import Batch
 from glint.core.errors import GlintError
 from glint.serving.answers import Classification, Served
 from glint.settings import read_settings
@@ -91,6 +92,11 @@ class Client:
     def model(self, name: str | None = None) -> Served:
         """What is served under this name."""
         return _parsed(self.request("GET", "/v1/model", params=_given(model=name)), Served)
+
+    @property
+    def batch(self) -> Batch:
+        """Batch endpoints and their jobs."""
+        return Batch(self.request)
 
     def request(self, method: str, path: str, *, idempotent: bool = True, **options: Any) -> httpx.Response:
         """A successful response to any request; `options` are httpx's.

@@ -54,6 +54,13 @@ class Settings(BaseSettings):
     cosmos_proxy: bool = Field(default=False, description="reach Cosmos DB through the proxy of HTTPS_PROXY")
     store_deadline_s: float = Field(default=120, gt=0, description="that a write to Cosmos DB is tried again for")
     outcome_ttl_days: int | None = Field(default=None, ge=1, description="days that outcomes live; Cosmos DB alone")
+    batch_inputs: str = Field(
+        default="", description="folders and az:// prefixes that callers of the batch API may name, with commas between"
+    )
+    batch_models: str = Field(default="models:/", description="beginnings of the models that its deployments may have")
+    batch_max_running: int = Field(default=1, ge=1, le=100, description="jobs of the batch API that run at once")
+    webhook_hosts: str = Field(default="", description="hosts that may be told of a job's end, with commas between")
+    webhook_secret: SecretStr | None = Field(default=None, description="signs what they are told")
     read_threads: int = Field(default=16, ge=1, le=256, description="images read at once by one process")
     max_pixels: int = Field(default=100_000_000, ge=1, description="larger images are too_large")
     max_bytes: int = Field(default=64_000_000, ge=1, description="larger files and request bodies are too_large")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
 
 from glint.core.errors import GlintError
 from glint.settings import Settings, quieten
@@ -18,12 +20,16 @@ if TYPE_CHECKING:
     from glint.adapters.cosmos_client import CosmosAddress
     from glint.adapters.images import Images
     from glint.adapters.registry import Registry
+    from glint.core.allowed import Allowed
     from glint.core.outcome import ModelRef
     from glint.core.policy import Policy
     from glint.core.stores import ResultStore
+    from glint.core.submission import Drivers
+    from glint.serving.batch_desk import Desk
     from glint.serving.entra import EntraSettings
     from glint.serving.online import Serving
     from glint.serving.sources import Found, Source
+    from glint.serving.supervisor import Supervisor
     from glint.vision.bundle import Bundle
     from glint.vision.decode import Limits
     from glint.vision.predictor import Predictor
@@ -235,8 +241,10 @@ def _entra(settings: Settings) -> EntraSettings | None:
     return EntraSettings(settings.entra_tenant, settings.entra_audience, settings.entra_authority)
 
 
-def start_ray(settings: Settings) -> None:
+def start_ray(settings: Settings, with_jobs: bool = False) -> None:
     """Join the Ray that `GLINT_RAY_ADDRESS` names, or start one on this machine, on the loopback interface alone.
+
+    `with_jobs`: one of glint's own takes submissions of jobs too, which costs two processes of 100 MB.
 
     More logical CPUs than cores are declared: drivers, training workers and their data tasks wait for one another,
     and would wait for ever if some of them could not be placed.
@@ -253,18 +261,22 @@ def start_ray(settings: Settings) -> None:
         reach_ray(settings.ray_address)
         ray.init(settings.ray_address, log_to_driver=False)
         return
+    if with_jobs:
+        from glint.adapters.ray_jobs import job_submission_alone
+
+        with job_submission_alone():
+            _init_ray(settings, include_dashboard=True)
+        return
     # Even without a dashboard Ray starts its process, for usage reports alone; and with reports switched off it still
     # asks the metadata addresses of three clouds where it runs.
     from ray._private.node import Node
 
+    start_api_server = Node.start_api_server
     Node.start_api_server = _no_usage_reports  # type: ignore[assignment,method-assign]
-    ray.init(
-        num_cpus=settings.num_cpus or max(4, 2 * (os.cpu_count() or 1)),
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    try:
+        _init_ray(settings, include_dashboard=False)
+    finally:
+        Node.start_api_server = start_api_server  # type: ignore[method-assign]
     # Whoever asks for the state of an actor would look for that process for 40 s; a port that refuses answers at once.
     from ray._private.ray_constants import DASHBOARD_ADDRESS, KV_NAMESPACE_DASHBOARD
     from ray.experimental.internal_kv import _internal_kv_put
@@ -272,8 +284,80 @@ def start_ray(settings: Settings) -> None:
     _internal_kv_put(DASHBOARD_ADDRESS, "127.0.0.1:1", namespace=KV_NAMESPACE_DASHBOARD)
 
 
+def _init_ray(settings: Settings, include_dashboard: bool) -> None:
+    import ray
+
+    ray.init(
+        num_cpus=settings.num_cpus or max(4, 2 * (os.cpu_count() or 1)),
+        include_dashboard=include_dashboard,
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
 def _no_usage_reports(node: object, **_: object) -> None:
     """Stands for what would start that process."""
+
+
+def open_drivers(settings: Settings) -> Drivers:
+    """Drivers of batch jobs as Ray jobs, on the Ray that this process belongs to."""
+    import ray
+
+    from glint.adapters.ray_jobs import RayJobs
+
+    return RayJobs(ray.get_runtime_context().gcs_address, driver_environment(settings))
+
+
+def driver_environment(settings: Settings) -> dict[str, str]:
+    """What a driver reads its settings from; secrets are in the environment of the node that it runs on."""
+    plain = {name: value for name, value in settings if value is not None and not isinstance(value, SecretStr)}
+    absolute = {"home": settings.home_path, "store": settings.store_uri, "mlflow_uri": settings.tracking_uri}
+    return {f"GLINT_{name.upper()}": str(value) for name, value in {**plain, **absolute, "ray_address": "auto"}.items()}
+
+
+def open_allowed(settings: Settings) -> Allowed:
+    """What callers of the batch API may name."""
+    from glint.core.allowed import Allowed, listed
+
+    hosts = listed(settings.webhook_hosts)
+    return Allowed(listed(settings.batch_inputs), listed(settings.batch_models), hosts)
+
+
+def check_webhooks(settings: Settings) -> None:
+    """Raise GlintError where hosts may be told of a job's end, and nothing signs what they are told."""
+    if settings.webhook_hosts and settings.webhook_secret is None:
+        raise GlintError("GLINT_WEBHOOK_HOSTS needs GLINT_WEBHOOK_SECRET, which signs what they are told")
+
+
+def open_desk(settings: Settings) -> Desk:
+    """What the batch API stands before, in a process that belongs to a Ray."""
+    from glint.serving.batch_desk import Desk
+
+    check_webhooks(settings)
+    return Desk(open_store(settings), open_drivers(settings), open_allowed(settings), check_options)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise GlintError for an option that jobs do not have, or a value that it cannot have."""
+    unknown = sorted(set(options) - {"top_k"})
+    if unknown:
+        raise GlintError(f"options.{unknown[0]} is no option of a job; there is top_k")
+    top_k = options.get("top_k", 1)
+    if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
+        raise GlintError(f"options.top_k must be a number from 1 on, got {top_k!r}")
+
+
+def open_supervisor(settings: Settings) -> Supervisor:
+    """What supervises its jobs, with a store of its own: it lives on another event loop."""
+    from glint.core.books import Books
+    from glint.serving.supervisor import Supervisor
+    from glint.serving.webhook import Webhook
+
+    secret = Settings().webhook_secret
+    webhook = Webhook(secret.get_secret_value() if secret else "")
+    books = Books(open_store(settings))
+    return Supervisor(books, open_drivers(settings), webhook.notify, settings.batch_max_running)
 
 
 def check_store(settings: Settings) -> None:

@@ -54,3 +54,27 @@ def test_serves_until_told_to_stop_and_exits_with_0(tmp_path: Path, bundle: Bund
     assert [line.partition(" ")[0] for line in err.splitlines()] == ["starting", "opening", "stopping"]
     with pytest.raises(httpx.ConnectError):
         httpx.get(served["url"])
+
+
+@pytest.mark.slow
+def test_without_a_model_it_serves_batch_endpoints_alone(tmp_path: Path) -> None:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    environment = os.environ | {"GLINT_HOME": str(tmp_path), "GLINT_BATCH_INPUTS": "/data/boards"}
+    with subprocess.Popen([*COMMAND, "--port", "0", "--json"], env=environment, text=True, **pipes) as process:
+        try:
+            assert process.stdout is not None
+            served = json.loads(process.stdout.readline())
+            verb = [*COMMAND[:-1], "batch", "endpoint"]
+            made = [*verb, "create", "boards", "--model", "models:/boards@champion", "--url", served["url"], "--json"]
+            done = subprocess.run(made, env=environment, text=True, capture_output=True, check=False)
+            assert (done.returncode, json.loads(done.stdout)["default"]) == (0, "main"), done.stderr
+            asked = [*COMMAND[:-1], "batch", "submit", "boards", "--input", "/etc", "--url", served["url"]]
+            done = subprocess.run(asked, env=environment, text=True, capture_output=True, check=False)
+            assert done.returncode == 2
+            assert "GLINT_BATCH_INPUTS allows: /data/boards" in done.stderr
+            assert httpx.post(f"{served['url']}/v1/classify").status_code == 404
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (served["model"], process.returncode) == (None, 0)

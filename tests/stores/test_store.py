@@ -37,7 +37,7 @@ from glint.core.errors import ConflictError, GlintError
 from glint.core.job import CHUNK_ROWS, Totals, summarise
 from glint.core.label_event import LabelEvent
 from glint.core.outcome import Outcome
-from glint.core.stores import MAX_PAGE, Bridge, OutcomeFilter, ResultStore
+from glint.core.stores import ABSENT, MAX_PAGE, Bridge, Document, OutcomeFilter, ResultStore
 
 
 def totals(bridge: Bridge, store: ResultStore, job_id: str) -> Totals:
@@ -115,6 +115,75 @@ def test_a_job_may_have_any_name(store: ResultStore, bridge: Bridge, name: str) 
     written = fill(bridge, store, mine.id, num_chunks=2)
     assert bridge.run(store.get_job(mine.id)) == mine
     assert [row.id for row in read_outcomes(bridge, store, mine.id)] == sorted(written)
+
+
+# Documents of the books
+
+
+def entry(id: str, sort_key: str = "a", **changes: Any) -> Document:
+    values: dict[str, Any] = {
+        "kind": "submission",
+        "id": id,
+        "sort_key": sort_key,
+        "body": {"of": "Zoë", "n": [1, None]},
+    }
+    return Document(**values | changes)
+
+
+def read_documents(bridge: Bridge, store: ResultStore, kind: str, limit: int, **where: Any) -> list[Document]:
+    found: list[Document] = []
+    cursor = None
+    while True:
+        page = bridge.run(store.documents(kind, cursor=cursor, limit=limit, **where))
+        found += page.documents
+        cursor = page.cursor
+        if cursor is None:
+            return found
+        assert len(page.documents) == limit
+
+
+@pytest.mark.parametrize("id", ["line-4", "line 4/night", "a\\b?c#d"])
+def test_a_document_comes_back_as_it_was_put_and_goes(store: ResultStore, bridge: Bridge, id: str) -> None:
+    put = entry(id + new_job_id(), group="line-4", open=True)
+    etag = bridge.run(store.put_document(put))
+    assert bridge.run(store.get_document(put.kind, put.id)) == (put, etag)
+    assert bridge.run(store.get_document("endpoint", put.id)) is None
+    for _ in range(2):
+        bridge.run(store.delete_document(put.kind, put.id))
+    assert bridge.run(store.get_document(put.kind, put.id)) is None
+
+
+def test_a_document_is_inserted_once_and_replaced_only_while_nobody_else_has_changed_it(
+    store: ResultStore, bridge: Bridge
+) -> None:
+    mine = entry(new_job_id())
+    with pytest.raises(ConflictError, match=mine.id):
+        bridge.run(store.put_document(mine, "an etag that nothing has"))
+    first = bridge.run(store.put_document(mine, ABSENT))
+    with pytest.raises(ConflictError, match=mine.id):
+        bridge.run(store.put_document(mine, ABSENT))
+    theirs = entry(mine.id, "b", open=True)
+    second = bridge.run(store.put_document(theirs, first))
+    with pytest.raises(ConflictError, match=mine.id):
+        bridge.run(store.put_document(mine, first))
+    assert bridge.run(store.get_document(mine.kind, mine.id)) == (theirs, second)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+def test_documents_of_a_kind_come_with_the_greatest_sort_key_first(
+    store: ResultStore, bridge: Bridge, limit: int
+) -> None:
+    kind = f"kind-{new_job_id()}"
+    put = [
+        entry(f"{number}", f"key {number}", kind=kind, group="ab"[number % 2], open=number % 3 == 0)
+        for number in range(6)
+    ]
+    for document in (put[3], put[5], put[0], put[1], put[4], put[2]):
+        bridge.run(store.put_document(document))
+    assert read_documents(bridge, store, kind, limit) == put[::-1]
+    assert read_documents(bridge, store, kind, limit, group="b") == [put[5], put[3], put[1]]
+    assert read_documents(bridge, store, kind, limit, open=True) == [put[3], put[0]]
+    assert read_documents(bridge, store, kind, limit, open=False, group="a") == [put[4], put[2]]
 
 
 # Label events
@@ -256,6 +325,32 @@ def test_a_chunk_that_does_not_count_its_outcomes_is_refused_whole(store: Result
             bridge.run(store.put_chunk(document, rows))
     assert bridge.collect(store.chunks(job_id)) == []
     assert bridge.run(store.page(job_id)).outcomes == ()
+
+
+def test_chunks_that_are_forgotten_leave_their_outcomes_until_they_are_written_again(
+    store: ResultStore, bridge: Bridge
+) -> None:
+    job_id = new_job_id()
+    written = fill(bridge, store, job_id, num_chunks=6)
+    bridge.run(store.forget_chunks(job_id, {1, 4, 5, 77}))
+    assert [chunk.chunk for chunk in bridge.collect(store.chunks(job_id))] == [0, 2, 3]
+    assert [row.id for row in read_outcomes(bridge, store, job_id)] == sorted(written)
+    fill(bridge, store, job_id, num_chunks=6)
+    assert totals(bridge, store, job_id).num_images == len(read_outcomes(bridge, store, job_id)) == len(written)
+
+
+def test_a_deleted_job_leaves_nothing_and_takes_nothing_of_others(store: ResultStore, bridge: Bridge) -> None:
+    mine, other = job(new_job_id()), job(new_job_id())
+    for one in (mine, other):
+        bridge.run(store.put_job(one))
+        fill(bridge, store, one.id, num_chunks=5, size=60)
+    for _ in range(2):
+        bridge.run(store.delete_job(mine.id))
+    assert bridge.run(store.get_job(mine.id)) is None
+    assert bridge.collect(store.chunks(mine.id)) == []
+    assert bridge.run(store.page(mine.id)).outcomes == ()
+    assert bridge.run(store.get_job(other.id)) == other
+    assert len(read_outcomes(bridge, store, other.id)) == 300
 
 
 # Pages

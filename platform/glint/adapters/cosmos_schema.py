@@ -11,11 +11,11 @@ from glint.core.outcome import Outcome
 from glint.core.stores import OutcomeFilter
 
 OUTCOMES, BOOKS = "outcomes", "books"
-"""The containers: outcomes with their chunks; jobs and label events. Both are partitioned by /pk."""
+"""The containers: outcomes with their chunks; jobs, further documents and label events. Both are partitioned by /pk."""
 JOBS_PK = "jobs"
 INDEXED = {
     OUTCOMES: ("pk", "kind", "status", "label", "decision", "confidence", "chunk"),
-    BOOKS: ("pk", "sort_key", "uri"),
+    BOOKS: ("pk", "sort_key", "uri", "group", "open"),
 }
 """The fields that queries name. `id` is always indexed; every further index would be paid for with each write."""
 
@@ -30,8 +30,13 @@ def indexing_policy(container: str) -> dict[str, Any]:
     }
 
 
+def document_pk(kind: str) -> str:
+    """Where the documents of a kind lie, beside jobs and labels."""
+    return f"documents|{kind}"
+
+
 def job_key(job_id: str) -> str:
-    """A job's document id: a hash, because --job may be any text and Cosmos refuses some characters."""
+    """The document id of a job or of what has any other name: a hash, for Cosmos refuses some characters."""
     return hashlib.sha256(job_id.encode()).hexdigest()[:40]
 
 

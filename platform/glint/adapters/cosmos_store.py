@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import heapq
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from azure.core import MatchConditions
 from azure.core.exceptions import AzureError
 from azure.cosmos.aio import ContainerProxy
 from azure.cosmos.exceptions import (
@@ -22,33 +22,43 @@ from azure.cosmos.exceptions import (
 
 from glint.adapters.cosmos_client import (
     MAX_CONNECTIONS,
-    NOT_FOUND,
     TOO_LARGE,
     TOO_MANY,
     CosmosAddress,
 )
 from glint.adapters.cosmos_connection import Connection, patiently, together
+from glint.adapters.cosmos_documents import document_of, put_item, record_of
 from glint.adapters.cosmos_schema import (
     BOOKS,
     JOBS_PK,
     OUTCOMES,
     conditions_of,
+    document_pk,
     fields_of,
     job_key,
     outcome_document,
 )
 from glint.adapters.dead_letters import keep
 from glint.adapters.limiter import RequestUnitLimiter
-from glint.core.errors import ConflictError, GlintError
-from glint.core.job import Chunk, Job
+from glint.core.errors import GlintError
+from glint.core.job import CHUNK_ROWS, Chunk, Job
 from glint.core.label_event import LabelEvent, sort_key
 from glint.core.outcome import Outcome
-from glint.core.stores import EVERY, LabelPage, OutcomeFilter, Page, check_chunk, check_limit, partition_key
+from glint.core.stores import (
+    EVERY,
+    Document,
+    DocumentPage,
+    LabelPage,
+    OutcomeFilter,
+    Page,
+    check_chunk,
+    check_limit,
+    partition_key,
+)
 
 T = TypeVar("T")
 
 CHUNKS_AT_ONCE = 200
-PRECONDITION_FAILED = 412
 UNITS_PER_WRITE = 6.0
 """Request units of writing one outcome of 1 KB, until the service has said how many they are."""
 
@@ -95,19 +105,7 @@ class CosmosStore:
             "job": job.model_dump(mode="json"),
         }
 
-        async def put(books: ContainerProxy) -> str:
-            if etag is None:
-                return str((await books.upsert_item(document, no_response=False))["_etag"])
-            condition: Any = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
-            try:
-                written = await books.replace_item(document["id"], document, no_response=False, **condition)
-            except CosmosHttpResponseError as error:
-                if error.status_code in (PRECONDITION_FAILED, NOT_FOUND):
-                    raise ConflictError(f"job {job.id} was changed meanwhile") from None
-                raise
-            return str(written["_etag"])
-
-        return await self._persist(lambda: self._on(BOOKS, put))
+        return await self._put(document, etag, f"job {job.id}")
 
     async def get_job(self, job_id: str) -> Job | None:
         """The job, or None when there is none of that id."""
@@ -131,6 +129,47 @@ class CosmosStore:
         check_limit(limit)
         query = f"SELECT TOP {limit} * FROM c WHERE c.pk = @pk ORDER BY c.sort_key DESC"
         return [Job.model_validate(document["job"]) for document in await self._query(BOOKS, JOBS_PK, query)]
+
+    async def delete_job(self, job_id: str) -> None:
+        """Take away the outcomes and chunks, a batch at a time, then the job."""
+        for pk in self._partitions(job_id):
+            while await self._persist(lambda pk=pk: self._on(OUTCOMES, partial(self._delete_some, pk))):  # type: ignore[misc]
+                pass
+        await self._delete(BOOKS, job_key(job_id), JOBS_PK)
+
+    async def put_document(self, document: Document, etag: str | None = None) -> str:
+        """Insert or replace by kind and id, with an etag only the one that has it; returns its new etag."""
+        return await self._put(record_of(document), etag, f"{document.kind} {document.id}")
+
+    async def get_document(self, kind: str, id: str) -> tuple[Document, str] | None:
+        """The document and its etag, or None when there is none."""
+
+        async def get(books: ContainerProxy) -> tuple[Document, str] | None:
+            try:
+                record = await books.read_item(job_key(id), document_pk(kind))
+            except CosmosResourceNotFoundError:
+                return None
+            return document_of(record), str(record["_etag"])
+
+        return await self._read(BOOKS, get)
+
+    async def documents(
+        self, kind: str, group: str | None = None, open: bool | None = None, cursor: str | None = None, limit: int = 100
+    ) -> DocumentPage:
+        """A page of the documents of a kind, the greatest sort key first; limit is 1 to MAX_PAGE."""
+        check_limit(limit)
+        tests = {"c.sort_key < @cursor": cursor, "c['group'] = @group": group, "c['open'] = @open": open}
+        wanted = {test: value for test, value in tests.items() if value is not None}
+        conditions = "".join(f" AND {test}" for test in wanted)
+        query = f"SELECT TOP {limit + 1} * FROM c WHERE c.pk = @pk{conditions} ORDER BY c.sort_key DESC"
+        values = {test.rpartition(" ")[2]: value for test, value in wanted.items()}
+        records = await self._query(BOOKS, document_pk(kind), query, values)
+        found = tuple(document_of(record) for record in records[:limit])
+        return DocumentPage(found, found[-1].sort_key if len(records) > limit else None)
+
+    async def delete_document(self, kind: str, id: str) -> None:
+        """Take it away; one that is not there stays so."""
+        await self._delete(BOOKS, job_key(id), document_pk(kind))
 
     async def put_chunk(self, chunk: Chunk, outcomes: Sequence[Outcome]) -> None:
         """Write a chunk's outcomes and its document in one transaction; again, it replaces them."""
@@ -182,6 +221,15 @@ class CosmosStore:
             outcomes=tuple(Outcome.model_validate(fields_of(document, Outcome)) for document in found),
             cursor=found[-1]["id"] if len(documents) > limit else None,
         )
+
+    async def forget_chunks(self, job_id: str, numbers: Collection[int]) -> None:
+        """Take away these chunk documents; their outcomes stay."""
+        wanted = sorted(numbers)
+        for first in range(0, len(wanted), MAX_CONNECTIONS):
+            await together(
+                self._delete(OUTCOMES, f"chunk-{number}", partition_key(job_id, number, self.num_partitions))
+                for number in wanted[first : first + MAX_CONNECTIONS]
+            )
 
     async def put_label_events(self, events: Sequence[LabelEvent]) -> None:
         """Add events; one that is there already, by its id, stays one."""
@@ -239,6 +287,25 @@ class CosmosStore:
     async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Write, as long as it takes up to the deadline, whether the account is there or not yet."""
         return await patiently(attempt, self.limits.deadline_s)
+
+    async def _put(self, document: dict[str, Any], etag: str | None, what: str) -> str:
+        return await self._persist(lambda: self._on(BOOKS, lambda books: put_item(books, document, etag, what)))
+
+    async def _delete(self, container: str, id: str, pk: str) -> None:
+        async def delete(found: ContainerProxy) -> None:
+            with suppress(CosmosResourceNotFoundError):
+                await found.delete_item(id, pk)
+
+        await self._persist(lambda: self._on(container, delete))
+
+    async def _delete_some(self, pk: str, container: ContainerProxy) -> bool:
+        """Delete what one batch takes of a partition; whether there was anything."""
+        query = f"SELECT TOP {CHUNK_ROWS} c.id FROM c WHERE c.pk = @pk"
+        parameters: list[dict[str, Any]] = [{"name": "@pk", "value": pk}]
+        ids = [row["id"] async for row in container.query_items(query, parameters=parameters, partition_key=pk)]
+        if ids:
+            await container.execute_item_batch([("delete", (id,)) for id in ids], pk)
+        return bool(ids)
 
     async def _write_chunk(self, pk: str, documents: list[dict[str, Any]]) -> None:
         connection = self._connected()

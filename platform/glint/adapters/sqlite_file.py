@@ -11,7 +11,7 @@ from pathlib import Path
 from glint.core.errors import GlintError
 
 APPLICATION_ID = 0x676C6E74  # "glnt": the header field by which a SQLite file says whose it is
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_S = 60.0
 
 # Outcomes come in the order of their ids, which are hashes. The filter index repeats that order and carries every
@@ -35,6 +35,13 @@ CREATE TABLE jobs (
     document TEXT NOT NULL, etag TEXT NOT NULL
 );
 CREATE INDEX jobs_sort ON jobs (sort_key);
+CREATE TABLE documents (
+    kind TEXT NOT NULL, id TEXT NOT NULL, sort_key TEXT NOT NULL, part TEXT NOT NULL, open INTEGER NOT NULL,
+    document TEXT NOT NULL, etag TEXT NOT NULL,
+    PRIMARY KEY (kind, id)
+);
+CREATE INDEX documents_sort ON documents (kind, sort_key);
+CREATE INDEX documents_open ON documents (kind, sort_key) WHERE open;
 CREATE TABLE label_events (sort_key TEXT NOT NULL PRIMARY KEY, uri TEXT NOT NULL, document TEXT NOT NULL);
 CREATE INDEX label_events_uri ON label_events (uri, sort_key);
 CREATE TABLE layout (num_partitions INTEGER NOT NULL);

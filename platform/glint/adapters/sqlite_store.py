@@ -5,17 +5,28 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from glint.adapters import sqlite_documents
 from glint.adapters.sqlite_file import connect, named_failures, transaction
 from glint.core.errors import ConflictError
 from glint.core.job import Chunk, Job
 from glint.core.label_event import LabelEvent, sort_key
 from glint.core.outcome import Outcome
-from glint.core.stores import EVERY, LabelPage, OutcomeFilter, Page, check_chunk, check_limit, partition_key
+from glint.core.stores import (
+    EVERY,
+    Document,
+    DocumentPage,
+    LabelPage,
+    OutcomeFilter,
+    Page,
+    check_chunk,
+    check_limit,
+    partition_key,
+)
 
 T = TypeVar("T")
 
@@ -67,6 +78,31 @@ class SqliteStore:
         check_limit(limit)
         return await self._run(partial(_newest_jobs, limit=limit))
 
+    async def delete_job(self, job_id: str) -> None:
+        """Take away the job, its chunks and its outcomes in one transaction."""
+        await self._run(partial(_delete_job, job_id=job_id, keys=self._partitions(job_id)))
+
+    async def put_document(self, document: Document, etag: str | None = None) -> str:
+        """Insert or replace by kind and id, with an etag only the one that has it; returns its new etag."""
+        return await self._run(partial(sqlite_documents.put, document=document, etag=etag))
+
+    async def get_document(self, kind: str, id: str) -> tuple[Document, str] | None:
+        """The document and its etag, or None when there is none."""
+        return await self._run(partial(sqlite_documents.get, kind=kind, id=id))
+
+    async def documents(
+        self, kind: str, group: str | None = None, open: bool | None = None, cursor: str | None = None, limit: int = 100
+    ) -> DocumentPage:
+        """A page of the documents of a kind, the greatest sort key first; limit is 1 to MAX_PAGE."""
+        check_limit(limit)
+        return await self._run(
+            partial(sqlite_documents.page, kind=kind, group=group, open=open, cursor=cursor, limit=limit)
+        )
+
+    async def delete_document(self, kind: str, id: str) -> None:
+        """Take it away; one that is not there stays so."""
+        await self._run(partial(sqlite_documents.delete, kind=kind, id=id))
+
     async def put_chunk(self, chunk: Chunk, outcomes: Sequence[Outcome]) -> None:
         """Write a chunk's outcomes and its document in one transaction; again, it replaces them."""
         check_chunk(chunk, outcomes)
@@ -86,8 +122,12 @@ class SqliteStore:
     ) -> Page:
         """A page of a job's outcomes in id order; the cursor is the last id, and limit is 1 to MAX_PAGE."""
         check_limit(limit)
-        keys = [partition_key(job_id, number, self.num_partitions) for number in range(self.num_partitions)]
+        keys = self._partitions(job_id)
         return await self._run(partial(_page, keys=keys, where=where, cursor=cursor or "", limit=limit))
+
+    async def forget_chunks(self, job_id: str, numbers: Collection[int]) -> None:
+        """Take away these chunk documents; their outcomes stay."""
+        await self._run(partial(_forget_chunks, job_id=job_id, numbers=numbers))
 
     async def put_label_events(self, events: Sequence[LabelEvent]) -> None:
         """Add events; one that is there already, by its id, stays one."""
@@ -101,6 +141,9 @@ class SqliteStore:
     async def close(self) -> None:
         """Release the connection; the store opens again when it is next used."""
         await asyncio.to_thread(self._close)
+
+    def _partitions(self, job_id: str) -> list[str]:
+        return [partition_key(job_id, number, self.num_partitions) for number in range(self.num_partitions)]
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.to_thread(self._work, work)
@@ -136,6 +179,20 @@ def _get_job(connection: sqlite3.Connection, job_id: str) -> tuple[Job, str] | N
 def _newest_jobs(connection: sqlite3.Connection, limit: int) -> list[Job]:
     rows = connection.execute("SELECT document FROM jobs ORDER BY sort_key DESC LIMIT ?", (limit,))
     return [Job.model_validate_json(document) for (document,) in rows]
+
+
+def _delete_job(connection: sqlite3.Connection, job_id: str, keys: list[str]) -> None:
+    with transaction(connection):
+        connection.executemany("DELETE FROM outcomes WHERE pk = ?", [(key,) for key in keys])
+        connection.execute("DELETE FROM chunks WHERE job_id = ?", (job_id,))
+        connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+
+
+def _forget_chunks(connection: sqlite3.Connection, job_id: str, numbers: Collection[int]) -> None:
+    with transaction(connection):
+        connection.executemany(
+            "DELETE FROM chunks WHERE job_id = ? AND chunk = ?", [(job_id, number) for number in numbers]
+        )
 
 
 def _put_chunk(connection: sqlite3.Connection, key: str, chunk: Chunk, outcomes: Sequence[Outcome]) -> None:

@@ -8,10 +8,24 @@ from typing import Annotated
 
 import typer
 
+from glint.cli import batch_jobs, endpoints
 from glint.cli.options import AsJson, Model
 from glint.core.outcome import DEFAULT_TOP_K
 
 app = typer.Typer(help="Score many images; every one ends as exactly one outcome.", no_args_is_help=True)
+
+
+for verb in (
+    batch_jobs.submit,
+    batch_jobs.status,
+    batch_jobs.watch,
+    batch_jobs.logs,
+    batch_jobs.cancel,
+    batch_jobs.retry,
+    batch_jobs.delete,
+):
+    app.command()(verb)
+app.add_typer(endpoints.app, name="endpoint")
 
 
 class Format(StrEnum):
@@ -88,6 +102,7 @@ def results(
     format: Annotated[Format, typer.Option(help="table, csv, or parquet (needs --out)")] = Format.table,
     out: Annotated[Path | None, typer.Option(help="file to write instead of stdout")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many; a table has 50 by default")] = None,
+    url: Annotated[str | None, typer.Option(help="of the glint that served the job; default: this store")] = None,
     json: AsJson = False,
 ) -> None:
     """Show or export what became of each image.
@@ -99,10 +114,15 @@ def results(
         glint batch results 3fa4bc0d1e2f5a6b --decision review --label open --max-confidence 0.6
 
         glint batch results 3fa4bc0d1e2f5a6b --format parquet --out outcomes.parquet
+
+        glint batch results 3fa4bc0d1e2f5a6b --url http://127.0.0.1:8000 --status missing
     """
-    from glint.cli.outcomes import filter_of, show_outcomes
+    from glint.cli.outcomes import filter_of, show_outcomes, show_remote_outcomes
     from glint.settings import Settings
     from glint.wiring import open_store
 
     where = filter_of(status, label, decision, min_confidence, max_confidence)
+    if url is not None:
+        show_remote_outcomes(batch_jobs.connect(url), job, where, format.value, out, limit, json)
+        return
     show_outcomes(open_store(Settings()), job, where, format.value, out, limit, json)

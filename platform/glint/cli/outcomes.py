@@ -6,11 +6,12 @@ import csv
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +22,9 @@ from glint.core.errors import GlintError
 from glint.core.job import Job, Totals
 from glint.core.outcome import Outcome, outcome_row
 from glint.core.stores import Bridge, OutcomeFilter, ResultStore
+
+if TYPE_CHECKING:
+    from glint.client import Client
 
 PAGE = 1000
 TABLE_ROWS = 50
@@ -58,6 +62,28 @@ def show_outcomes(
     finally:
         bridge.run(store.close())
         bridge.close()
+
+
+def show_remote_outcomes(
+    client: Client, job_id: str, where: OutcomeFilter, form: str, out: Path | None, limit: int | None, as_json: bool
+) -> None:
+    """The same from a server; its totals are the job's progress."""
+    if form == "parquet" and out is None:
+        raise GlintError("--format parquet needs --out FILE")
+    with client:
+        found = client.batch.results(job_id, **vars(where))
+        if as_json:
+            outcomes = [outcome.model_dump(mode="json") for outcome in islice(found, limit)]
+            document = {"job": client.batch.job(job_id).model_dump(mode="json"), "outcomes": outcomes}
+            sys.stdout.write(json.dumps(document) + "\n")
+        elif form == "table" and out is None:
+            done = client.batch.progress(job_id)
+            totals = Totals(num_images=done.done, statuses=Counter(done.statuses))
+            totals.labels, totals.decisions = Counter(done.labels), Counter(done.decisions)
+            _print_table(totals, list(islice(found, limit or TABLE_ROWS)), where)
+        else:
+            num = _write_file(islice(found, limit), form, out)
+            stderr.print(f"{num:,} outcomes" + (f" -> {out}" if out else ""))
 
 
 def _no_job(bridge: Bridge, store: ResultStore, job_id: str) -> Job:

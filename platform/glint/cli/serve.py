@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,8 +18,12 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 def serve(
     model: Annotated[
-        list[str], typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION or a bundle directory; may be repeated")
-    ],
+        list[str] | None,
+        typer.Option(
+            help="models:/NAME@ALIAS, models:/NAME/VERSION or a bundle directory; may be repeated; without one the "
+            "batch API alone is served"
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="address to listen at; 0.0.0.0 is open to the network")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen at; 0 takes any free one")] = 8000,
     auth: Annotated[
@@ -29,10 +33,11 @@ def serve(
     drain_s: Annotated[float, typer.Option(min=0, help="for requests in flight when a replica stops")] = 20,
     json: AsJson = False,
 ) -> None:
-    """Answer `POST /v1/classify` and the Open Inference Protocol with models, until Ctrl-C or SIGTERM.
+    """Answer `POST /v1/classify` with models and run the jobs of `/v1/batch`, until Ctrl-C or SIGTERM.
 
     A model named by an alias follows it: when the alias moves, the new version takes over without a failed request,
-    unless it fails its self-test. Stopping, it finishes the requests in flight and exits with 0.
+    unless it fails its self-test. Stopping, it finishes the requests in flight and exits with 0; jobs that are not
+    finished go on when it starts again.
 
     Examples:
 
@@ -42,28 +47,35 @@ def serve(
 
         glint serve --model models:/boards@champion --host 0.0.0.0 --replicas 1:4
 
+        GLINT_BATCH_INPUTS=az://images/line-4 glint serve
+
         curl --data-binary @board.jpg http://127.0.0.1:8000/v1/classify
     """
     from dataclasses import replace
+    from functools import partial
 
     from pydantic import BaseModel
 
     from glint.cli.console import emit, progress, stderr
     from glint.cli.starting import start
     from glint.core.outcome import ModelRef
+    from glint.serving.batch_jobs import PREFIX
+    from glint.serving.batch_serve import start_batch, stop_batch
     from glint.serving.online import free_port, start_online, stop_online
     from glint.settings import Settings
-    from glint.wiring import open_model, open_serving, serving_sources
+    from glint.wiring import check_webhooks, open_desk, open_model, open_serving, open_supervisor, serving_sources
 
     class Serving(BaseModel):
         url: str
-        model: ModelRef
+        model: ModelRef | None
         models: list[str]
         auth: bool
 
     settings = Settings()
     guarded = needs_keys(host, auth, settings)
-    sources, found = serving_sources(model, settings), open_model(model[0], settings)
+    sources = serving_sources(model or [], settings)
+    found = open_model(model[0], settings) if model else None
+    check_webhooks(settings)
     logs = None
     if not settings.ray_address:  # a Ray of our own: what is wrong shows before it starts, and its logs are ours
         port, logs = free_port(host, port), settings.home_path / "logs"
@@ -74,16 +86,22 @@ def serve(
     )
     try:
         with progress() as told:
-            start(settings, told)
-            told.begin("opening the model", None, "")
-            url = start_online(sources, serving, host=host, port=port, logs=logs)
+            start(settings, told, with_jobs=True)
+            where: Any = {"host": host, "port": port, "logs": logs}
+            if sources:
+                told.begin("opening the model", None, "")
+                start_online(sources, serving, **where)
+            url = start_batch(partial(open_desk, settings), partial(open_supervisor, settings), serving, **where)
+        shown = [f"batch jobs at {url}{PREFIX}; Ctrl-C stops it"]
+        if found:
+            shown = [f"{found.uri} answers at {url}/v1/classify", *shown, f"try: glint classify IMAGE --url {url}"]
         names = [source.name for source in sources]
-        shown = f"{found.uri} answers at {url}/v1/classify; Ctrl-C stops it"
-        hint = f"try: glint classify IMAGE --url {url}"
-        emit(Serving(url=url, model=found.ref, models=names, auth=guarded), json, shown, hint)
+        answer = Serving(url=url, model=found.ref if found else None, models=names, auth=guarded)
+        emit(answer, json, *shown)
         wait_for_signal()
         stderr.print("stopping once the requests in flight are answered")
     finally:
+        stop_batch()
         stop_online()
 
 

@@ -11,12 +11,12 @@ from glint.settings import Settings
 from glint.wiring import start_ray
 
 
-def start(settings: Settings, told: Progress) -> None:
+def start(settings: Settings, told: Progress, with_jobs: bool = False) -> None:
     """Start or join Ray, telling so."""
     told.begin("starting Ray", None, "")
     _divert_native_messages(settings)
     keep_stdout_for_results()  # Ray prints warnings of its daemons there, on a busy machine alone
-    start_ray(settings)
+    start_ray(settings, with_jobs)
     told.end()
 
 

@@ -12,6 +12,10 @@ class ConflictError(GlintError):
     """Somebody else has changed what was about to be replaced: read it again, then decide."""
 
 
+class MissingError(GlintError):
+    """There is nothing of the name that was asked for."""
+
+
 class ImageError(GlintError):
     """One image cannot be read or decoded: it becomes that image's outcome and disturbs no other.
 

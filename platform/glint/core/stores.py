@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -64,6 +64,30 @@ class LabelPage:
     cursor: str | None
 
 
+ABSENT = ""
+"""The etag of what is not there yet: put with it, a document replaces nothing."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document of the books: `kind` and `id` name it, `sort_key` orders its kind, `group` and `open` are filters."""
+
+    kind: str
+    id: str
+    sort_key: str
+    body: Mapping[str, Any]
+    group: str = ""
+    open: bool = False
+
+
+@dataclass(frozen=True)
+class DocumentPage:
+    """Some documents, the greatest sort key first, and the cursor from which the next page starts (None = no more)."""
+
+    documents: tuple[Document, ...]
+    cursor: str | None
+
+
 class JobStore(Protocol):
     """The books of batch jobs."""
 
@@ -81,6 +105,31 @@ class JobStore(Protocol):
 
     async def jobs(self, limit: int = 100) -> list[Job]:
         """The newest jobs first; limit is 1 to MAX_PAGE."""
+
+    async def delete_job(self, job_id: str) -> None:
+        """Take away the job, its chunks and its outcomes; what is not there stays so. The job goes last."""
+
+
+class DocumentStore(Protocol):
+    """Whatever else is kept in books, by kind: core/books.py says what."""
+
+    async def put_document(self, document: Document, etag: str | None = None) -> str:
+        """Insert or replace a document by its kind and id; returns its new etag.
+
+        With an etag, it is replaced only if it is still the one that has this etag; with ABSENT, it is inserted only
+        if there is none. Otherwise ConflictError is raised.
+        """
+
+    async def get_document(self, kind: str, id: str) -> tuple[Document, str] | None:
+        """The document and its etag, or None when there is none."""
+
+    async def documents(
+        self, kind: str, group: str | None = None, open: bool | None = None, cursor: str | None = None, limit: int = 100
+    ) -> DocumentPage:
+        """A page of the documents of a kind, or of those of a group, or only the open ones; limit is 1 to MAX_PAGE."""
+
+    async def delete_document(self, kind: str, id: str) -> None:
+        """Take it away; one that is not there stays so."""
 
 
 class OutcomeStore(Protocol):
@@ -103,6 +152,9 @@ class OutcomeStore(Protocol):
         limit is 1 to MAX_PAGE.
         """
 
+    async def forget_chunks(self, job_id: str, numbers: Collection[int]) -> None:
+        """Take away these chunk documents, so that the job scores them again; their outcomes stay until then."""
+
 
 class LabelStore(Protocol):
     """Label events, which are added and never changed."""
@@ -114,7 +166,7 @@ class LabelStore(Protocol):
         """A page of all events, or of one image's, oldest first; limit is 1 to MAX_PAGE."""
 
 
-class ResultStore(JobStore, OutcomeStore, LabelStore, Protocol):
+class ResultStore(JobStore, DocumentStore, OutcomeStore, LabelStore, Protocol):
     """All of a store, and its end."""
 
     async def close(self) -> None:

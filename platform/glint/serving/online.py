@@ -102,19 +102,33 @@ def start_online(
     own. Raises GlintError when the address cannot be had.
     """
     serving = serving or Serving()
+    port, quiet = start_proxy(host, port, logs, serving.request_timeout_s)
+    application = _deployment(serving).bind(tuple(sources), serving)
+    serve.run(application, name=APPLICATION, route_prefix="/", logging_config=quiet)
+    wait_until_answering(host, port, "/openapi.json")
+    return address_of(host, port)
+
+
+def start_proxy(host: str, port: int, logs: Path | None, request_timeout_s: float) -> tuple[int, LoggingConfig]:
+    """Start Serve on the running Ray unless it runs: the port that it listens at, and how its applications log.
+
+    Raises GlintError when the address cannot be had.
+    """
     if not serve.status().proxies:
         port = free_port(host, port)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     logs_dir = str(logs.absolute()) if logs else None
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False, logs_dir=logs_dir)
-    http_options = HTTPOptions(host=host, port=port, request_timeout_s=serving.request_timeout_s)
+    http_options = HTTPOptions(host=host, port=port, request_timeout_s=request_timeout_s)
     serve.start(http_options=http_options, logging_config=quiet)
     if _status(host, port, "/-/healthz") is None:
         where = "Serve runs on this Ray at another address; name that one"
         raise GlintError(f"nothing answers at --host {host} --port {port}: {where}")
-    application = _deployment(serving).bind(tuple(sources), serving)
-    serve.run(application, name=APPLICATION, route_prefix="/", logging_config=quiet)
-    _wait_until_answering(host, port)
+    return port, quiet
+
+
+def address_of(host: str, port: int) -> str:
+    """Where a server that listens there is reached from this machine."""
     return f"http://{_bracketed(_reachable(host))}:{port}"
 
 
@@ -168,10 +182,10 @@ def free_port(host: str, port: int) -> int:
         raise GlintError(f"cannot listen on --host {host} --port {port}: {error.strerror}; {choices}") from None
 
 
-def _wait_until_answering(host: str, port: int) -> None:
+def wait_until_answering(host: str, port: int, path: str) -> None:
     """The replicas are ready before the proxy has heard of the route."""
     deadline = perf_counter() + READY_TIMEOUT_S
-    while _status(host, port, "/openapi.json") != 200:
+    while _status(host, port, path) != 200:
         if perf_counter() > deadline:
             raise TimeoutError(f"the application runs, but {host}:{port} does not answer with it")
         time.sleep(0.05)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from glint.core.errors import ImageError
+from glint.core.errors import ConflictError, GlintError, ImageError, MissingError
 
 MEDIA_TYPE = "application/problem+json"
 IMAGE_STATUSES = {"undecodable": 400, "too_large": 413, "missing": 404, "denied": 403, "changed": 409, "failed": 502}
@@ -47,6 +47,11 @@ def answer_with_problems(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _framework)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected)
+
+
+def answer_mistakes(app: FastAPI) -> None:
+    """Make `app` answer each GlintError as its caller's mistake, with the error's line as the detail."""
+    app.add_exception_handler(GlintError, _mistake)
 
 
 def document_schemas(app: FastAPI, *bodies: type[BaseModel]) -> None:
@@ -106,6 +111,14 @@ def _unreadable(request: Request, error: Exception) -> Response:
     if status is None:
         raise error
     return _response(request, status, error.type, str(error))
+
+
+def _mistake(request: Request, error: Exception) -> Response:
+    if isinstance(error, MissingError):
+        return _response(request, 404, "not_found", str(error))
+    if isinstance(error, ConflictError):
+        return _response(request, 409, "conflict", str(error))
+    return _response(request, 422, "refused", str(error))
 
 
 def _framework(request: Request, error: Exception) -> Response:

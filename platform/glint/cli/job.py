@@ -1,0 +1,156 @@
+"""The driver of one batch job, in a process of its own: what the supervisor submits to Ray.
+
+    python -m glint.cli.job --job ID
+
+It exits with 0 when the books say how the job ended, a mistake of the user's included. Any other end is its death, and
+the supervisor starts another one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from glint.core.errors import GlintError
+from glint.core.submission import Submission, SubmissionStatus
+from glint.settings import Settings, quieten, read_settings
+
+if TYPE_CHECKING:
+    from glint.core.progress import Progress
+    from glint.pipelines.batch import BatchResult, BatchRun
+
+
+def main() -> None:
+    """Drive the job that --job names."""
+    parser = argparse.ArgumentParser(description="Drives one batch job that was submitted to glint.")
+    parser.add_argument("--job", required=True, help="its id")
+    try:
+        settings = read_settings()
+        quieten(settings)
+        drive(parser.parse_args().job, settings)
+    except GlintError as error:
+        print(f"glint: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def drive(job_id: str, settings: Settings) -> None:
+    """Score what the job has still to do and write its end into the books."""
+    from glint.cli.console import progress
+
+    submission = _begin(job_id, settings)
+    if submission is None:
+        return
+    try:
+        with progress() as told:
+            result = _score(submission, settings, told)
+    except GlintError as mistake:
+        print(f"glint: {mistake}", file=sys.stderr)
+        _end(submission, settings, "failed", str(mistake))
+    except KeyboardInterrupt:
+        print(f"glint: job {job_id} was told to stop; what is done stays", file=sys.stderr)
+    else:
+        print(result.model_dump_json())
+        _end(submission, settings, _ENDS[result.status])
+
+
+_ENDS: dict[str, SubmissionStatus] = {"completed": "completed", "failed": "failed"}
+
+
+def _score(submission: Submission, settings: Settings, told: Progress) -> BatchResult:
+    from glint.pipelines.batch import run_batch
+    from glint.wiring import check_store, start_ray
+
+    start_ray(settings)
+    # Ray's own handler would have the job end as failed.
+    signal.signal(signal.SIGTERM, _interrupt)
+    check_store(settings)
+    return run_batch(_open_run(submission, settings, told), told)
+
+
+def _open_run(submission: Submission, settings: Settings, told: Progress) -> BatchRun:
+    """The run that the submission asks for; what an earlier attempt has pinned stays so."""
+    from functools import partial
+
+    from glint.core.stores import Bridge
+    from glint.pipelines.batch import BatchRun
+    from glint.pipelines.listing import open_input
+    from glint.pipelines.scoring import num_nodes
+    from glint.wiring import open_allowed, open_images, open_model, open_predictor, open_store
+
+    bridge, store = Bridge(), open_store(settings, num_nodes())
+    known = bridge.run(store.get_job(submission.id))
+    bridge.run(store.close())
+    bridge.close()
+    model = open_model(known.model_uri if known else submission.model, settings)
+    asked = submission.input
+    if known and Path(known.manifest).exists():
+        asked = asked.model_copy(update={"uri": known.manifest, "uris": None})
+    images = open_images(settings)
+    source, manifest = open_input(
+        asked, images, settings.home_path, submission.id, open_allowed(settings).check_input, told
+    )
+    return BatchRun(
+        model_uri=model.uri,
+        model=model.ref,
+        open_predictor=partial(open_predictor, model.uri, settings, model.bundle.policy),
+        input=known.input if known else source,
+        manifest=manifest,
+        images=images,
+        store=store,
+        home=settings.home_path,
+        job=submission.id,
+        **submission.options,
+    )
+
+
+def _begin(job_id: str, settings: Settings) -> Submission | None:
+    """The submission, marked as running; None where it has ended. Raises GlintError where there is none."""
+
+    def begin(submission: Submission) -> Submission | None:
+        if submission.ended:
+            return None
+        return submission.model_copy(update={"status": "running", "started_at": datetime.now(UTC)})
+
+    after = _change(job_id, settings, begin)
+    if after is None:
+        raise GlintError(f"--job {job_id!r} is no job that was submitted; glint batch submit makes one")
+    if after.ended:
+        print(f"glint: job {job_id} is {after.status} already", file=sys.stderr)
+        return None
+    return after
+
+
+def _end(begun: Submission, settings: Settings, status: SubmissionStatus, error: str | None = None) -> None:
+    """Write the end, unless somebody has written another, or another attempt has begun."""
+
+    def end(submission: Submission) -> Submission | None:
+        return None if submission.ended or submission.attempt != begun.attempt else submission.end(status, error)
+
+    _change(begun.id, settings, end)
+
+
+def _change(job_id: str, settings: Settings, to: Callable[[Submission], Submission | None]) -> Submission | None:
+    from glint.core.books import Books
+    from glint.core.stores import Bridge
+    from glint.wiring import open_store
+
+    bridge, store = Bridge(), open_store(settings)
+    try:
+        return bridge.run(Books(store).change(job_id, to))
+    finally:
+        bridge.run(store.close())
+        bridge.close()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

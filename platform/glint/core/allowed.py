@@ -1,0 +1,71 @@
+"""What a caller of the HTTP API may name: places of images, models, hosts to notify. What is not listed is refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from glint.core.errors import GlintError
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Prefixes of image addresses and of models, and names of hosts; every check raises GlintError with the choices."""
+
+    inputs: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    webhook_hosts: tuple[str, ...] = ()
+
+    def check_input(self, uri: str) -> None:
+        """A folder, prefix, list or image within one of `inputs`, whatever dots and links its path has."""
+        place = _place(uri)
+        if not any(_within(place, _place(prefix)) for prefix in self.inputs):
+            raise GlintError(_refusal("input", uri, "GLINT_BATCH_INPUTS", self.inputs))
+
+    def check_inputs(self, uris: Iterable[str]) -> None:
+        """Each of them."""
+        for uri in uris:
+            self.check_input(uri)
+
+    def check_model(self, model: str) -> None:
+        """A model whose address begins with one of `models`."""
+        if not any(model.startswith(prefix) for prefix in self.models):
+            raise GlintError(_refusal("model", model, "GLINT_BATCH_MODELS", self.models))
+
+    def check_webhook(self, url: str) -> None:
+        """An address of one of the hosts: https, or http on this machine."""
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        if parts.scheme != "https" and not (parts.scheme == "http" and host in ("127.0.0.1", "localhost")):
+            raise GlintError(f"webhook {url!r} must begin with https://")
+        if host not in self.webhook_hosts:
+            raise GlintError(_refusal("webhook", url, "GLINT_WEBHOOK_HOSTS", self.webhook_hosts))
+
+
+def listed(setting: str) -> tuple[str, ...]:
+    """The entries of a setting that lists them with commas."""
+    return tuple(entry.strip() for entry in setting.split(",") if entry.strip())
+
+
+def _place(uri: str) -> str:
+    """One spelling for each place: az:// addresses as they are, files as their real path."""
+    if uri.startswith("az://"):
+        if any(part in (".", "..") for part in uri.split("/")):
+            raise GlintError(f"input {uri!r} must not have . or .. in it")
+        return uri.rstrip("/")
+    if "://" in uri and not uri.startswith("file://"):
+        raise GlintError(f"input {uri!r} must be az://CONTAINER/PREFIX, file:///PATH or an absolute path")
+    path = os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))) if uri.startswith("file://") else uri
+    if not path.startswith("/"):
+        raise GlintError(f"input {uri!r} must be an absolute path: the server's folder is not yours")
+    return os.path.realpath(path)
+
+
+def _within(place: str, prefix: str) -> bool:
+    return place == prefix or place.startswith(prefix.rstrip("/") + "/")
+
+
+def _refusal(what: str, value: str, setting: str, choices: tuple[str, ...]) -> str:
+    return f"{what} {value!r} is not within what {setting} allows: {', '.join(choices) or 'nothing yet'}"

@@ -1,0 +1,133 @@
+"""What the batch API takes and answers with."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from glint.core.endpoint import Deployment, Endpoint
+from glint.core.outcome import ModelRef, Outcome
+from glint.core.submission import JobInput, Submission, SubmissionStatus
+
+What = Literal["missing", "failed", "all"]
+"""What a retry scores: what has no outcome yet; with it what ended otherwise than ok; or everything."""
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NewEndpoint(_Asked):
+    """An endpoint to be made; the first deployment is the default unless another is named."""
+
+    name: str
+    deployments: dict[str, Deployment] = Field(default_factory=dict)
+    default: str | None = None
+
+
+class Default(_Asked):
+    """Which deployment takes the jobs that name none."""
+
+    deployment: str
+
+
+class JobRequest(_Asked):
+    """A job to be run by a deployment of the endpoint."""
+
+    input: JobInput
+    deployment: str | None = Field(default=None, description="default: the endpoint's default")
+    options: dict[str, Any] = Field(default_factory=dict, description="over those of the deployment")
+    priority: int = Field(default=0, ge=-100, le=100, description="of those that wait, higher ones start first")
+    max_attempts: int = Field(default=3, ge=1, le=20, description="drivers that may die before the job fails")
+    webhook: str | None = Field(default=None, description="told, signed, when the job ends")
+
+
+class Retry(_Asked):
+    """What to score again, with which options over those of the job."""
+
+    what: What = "missing"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class JobAnswer(BaseModel):
+    """A job, as the books have it."""
+
+    id: str
+    status: SubmissionStatus
+    endpoint: str
+    deployment: str
+    model: str
+    input: JobInput
+    options: dict[str, Any]
+    priority: int
+    attempt: int
+    max_attempts: int
+    error: str | None
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class Jobs(BaseModel):
+    """Some jobs, the newest first, and the cursor of the next page; null where this is the last."""
+
+    jobs: tuple[JobAnswer, ...]
+    cursor: str | None
+
+
+class Endpoints(BaseModel):
+    """All endpoints, by name."""
+
+    endpoints: tuple[Endpoint, ...]
+
+
+class JobProgress(BaseModel):
+    """How far a job is; sums over the chunks that stand."""
+
+    id: str
+    status: SubmissionStatus
+    model: ModelRef | None = Field(description="null until the driver has opened it")
+    num_images: int | None = Field(description="of the whole job; null until its input is listed")
+    done: int
+    statuses: dict[str, int]
+    labels: dict[str, int]
+    decisions: dict[str, int]
+
+
+class ResultPage(BaseModel):
+    """Some outcomes in the order of their ids, and the cursor of the next page; null where this is the last."""
+
+    outcomes: tuple[Outcome, ...]
+    cursor: str | None
+
+
+class ErrorGroup(BaseModel):
+    """What went wrong in the same way, with the first few images."""
+
+    status: str
+    reason: str
+    count: int
+    message: str = Field(description="of the first one")
+    examples: tuple[str, ...]
+
+
+class Errors(BaseModel):
+    """What went wrong, the most frequent first."""
+
+    groups: tuple[ErrorGroup, ...]
+    counted: int
+    complete: bool = Field(description="false where the job has more errors than are looked at")
+
+
+class Logs(BaseModel):
+    """What the driver of the latest attempt has printed."""
+
+    attempt: int
+    text: str
+
+
+def job_answer(submission: Submission) -> JobAnswer:
+    """The submission as callers see it."""
+    return JobAnswer(**{name: getattr(submission, name) for name in JobAnswer.model_fields})

@@ -1,0 +1,235 @@
+"""What the batch API does with endpoints and jobs, apart from HTTP: every change goes through the store by etag."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from typing import Any
+
+from glint.core.allowed import Allowed
+from glint.core.books import Books
+from glint.core.endpoint import Deployment, Endpoint
+from glint.core.errors import ConflictError, MissingError
+from glint.core.job import Totals
+from glint.core.names import check_name
+from glint.core.outcome import STATUSES, Outcome
+from glint.core.stores import ABSENT, EVERY, MAX_PAGE, OutcomeFilter, ResultStore
+from glint.core.submission import Drivers, Submission, request_digest, submission_id
+from glint.serving.batch_answers import ErrorGroup, Errors, JobProgress, JobRequest, NewEndpoint, Retry
+
+CheckOptions = Callable[[Mapping[str, Any]], object]
+"""Looks at the options of a job; raises GlintError for one that there is not, or of no such value."""
+
+MAX_ERRORS = 20_000
+MAX_EXAMPLES = 3
+
+
+class Desk:
+    """Endpoints and jobs in a store, for whoever may ask for what `allowed` lists. Raises GlintError for mistakes."""
+
+    def __init__(self, store: ResultStore, drivers: Drivers, allowed: Allowed, check_options: CheckOptions) -> None:
+        self.store = store
+        self.books = Books(store)
+        self._drivers = drivers
+        self._allowed = allowed
+        self._check_options = check_options
+
+    # Endpoints
+
+    async def create(self, asked: NewEndpoint) -> Endpoint:
+        """A new endpoint; ConflictError where there is one of that name."""
+        check_name("name", asked.name)
+        endpoint = Endpoint(name=asked.name)
+        for name, deployment in asked.deployments.items():
+            endpoint = endpoint.deploy(name, self._checked(name, deployment))
+        if asked.default is not None:
+            endpoint = endpoint.with_default(asked.default)
+        try:
+            await self.books.put_endpoint(endpoint, ABSENT)
+        except ConflictError:
+            raise ConflictError(f"there is an endpoint {asked.name!r} already") from None
+        return endpoint
+
+    async def endpoint(self, name: str) -> Endpoint:
+        """The endpoint of that name."""
+        return (await self._endpoint(name))[0]
+
+    async def deploy(self, name: str, deployment_name: str, deployment: Deployment) -> Endpoint:
+        """With that deployment added or replaced."""
+        checked = self._checked(deployment_name, deployment)
+        return await self._change(name, lambda endpoint: endpoint.deploy(deployment_name, checked))
+
+    async def withdraw(self, name: str, deployment_name: str) -> Endpoint:
+        """Without that deployment."""
+        return await self._change(name, lambda endpoint: endpoint.withdraw(deployment_name))
+
+    async def set_default(self, name: str, deployment_name: str) -> Endpoint:
+        """With that deployment as the default of the jobs to come."""
+        return await self._change(name, lambda endpoint: endpoint.with_default(deployment_name))
+
+    async def delete(self, name: str) -> None:
+        """Without the endpoint; its jobs stay."""
+        await self._endpoint(name)
+        await self.books.delete_endpoint(name)
+
+    async def _endpoint(self, name: str) -> tuple[Endpoint, str]:
+        found = await self.books.endpoint(name)
+        if found is None:
+            known = ", ".join(one.name for one in await self.books.endpoints()) or "none yet"
+            raise MissingError(f"there is no endpoint {name!r}; there are {known}")
+        return found
+
+    async def _change(self, name: str, to: Callable[[Endpoint], Endpoint]) -> Endpoint:
+        endpoint, etag = await self._endpoint(name)
+        changed = to(endpoint)
+        await self.books.put_endpoint(changed, etag)
+        return changed
+
+    def _checked(self, name: str, deployment: Deployment) -> Deployment:
+        check_name("deployment", name)
+        self._allowed.check_model(deployment.model)
+        self._check_options(deployment.options)
+        return deployment
+
+    # Jobs
+
+    async def submit(self, endpoint_name: str, asked: JobRequest, key: str | None) -> Submission:
+        """A job, queued; under the same key the one that was queued before, ConflictError if it was another request."""
+        endpoint = await self.endpoint(endpoint_name)
+        name, deployment = endpoint.deployment(asked.deployment)
+        options = {**deployment.options, **asked.options}
+        self._check_options(options)
+        self._allowed.check_inputs(asked.input.named)
+        if asked.webhook is not None:
+            self._allowed.check_webhook(asked.webhook)
+        submission = Submission(
+            id=submission_id(endpoint_name, key),
+            endpoint=endpoint_name,
+            deployment=name,
+            model=deployment.model,
+            input=asked.input,
+            options=options,
+            priority=asked.priority,
+            max_attempts=asked.max_attempts,
+            webhook=asked.webhook,
+            request_digest=request_digest(asked.model_dump(mode="json")),
+        )
+        try:
+            await self.books.put_submission(submission, ABSENT)
+        except ConflictError:
+            known = await self.job(submission.id)
+            if known.request_digest != submission.request_digest:
+                raise ConflictError(f"Idempotency-Key {key!r} was used for another request, job {known.id}") from None
+            return known
+        return submission
+
+    async def job(self, id: str) -> Submission:
+        """The job of that id."""
+        found = await self.books.submission(id)
+        if found is None:
+            raise MissingError(f"there is no job {id!r}")
+        return found[0]
+
+    async def cancel(self, id: str) -> Submission:
+        """Cancelled, its driver told to stop; what it has written stays. One that has ended stays as it is."""
+        await self.job(id)
+        after = await self.books.change(id, lambda one: None if one.ended else one.end("cancelled"))
+        if after is None:
+            raise MissingError(f"there is no job {id!r}")
+        if after.status == "cancelled":
+            await asyncio.to_thread(self._drivers.stop, after.driver)
+        return after
+
+    async def retry(self, id: str, asked: Retry) -> Submission:
+        """Queued again; ConflictError for a job that has not ended."""
+        before = await self._ended(id)
+        options = {**before.options, **asked.options}
+        self._check_options(options)
+        if asked.what != "missing":
+            chunks = [chunk async for chunk in self.store.chunks(id)]
+            wanted = {one.chunk for one in chunks if asked.what == "all" or set(one.statuses) - {"ok"}}
+            await self.store.forget_chunks(id, wanted)
+        again = before.again().model_copy(update={"options": options})
+        after = await self.books.change(id, lambda one: again if one == before else None)
+        if after != again:
+            raise ConflictError(f"job {id} was changed meanwhile")
+        return again
+
+    async def delete_job(self, id: str) -> None:
+        """Without the job, its outcomes and its place in the books; ConflictError for one that has not ended."""
+        await self._ended(id)
+        await self.store.delete_job(id)
+        await self.books.delete_submission(id)
+
+    async def _ended(self, id: str) -> Submission:
+        submission = await self.job(id)
+        if not submission.ended:
+            raise ConflictError(f"job {id} is {submission.status}; cancel it first")
+        return submission
+
+    async def logs(self, id: str) -> tuple[int, str]:
+        """The latest attempt and what its driver has printed."""
+        submission = await self.job(id)
+        return submission.attempt, await asyncio.to_thread(self._drivers.logs, submission.driver)
+
+    async def progress(self, id: str) -> JobProgress:
+        """Sums over the chunks that stand."""
+        submission, job, totals = await self.job(id), await self.store.get_job(id), Totals()
+        async for chunk in self.store.chunks(id):
+            totals.add(chunk)
+        return JobProgress(
+            id=id,
+            status=submission.status,
+            model=job.model if job else None,
+            num_images=job.num_images if job else None,
+            done=totals.num_images,
+            statuses=dict(totals.statuses),
+            labels=dict(totals.labels),
+            decisions=dict(totals.decisions),
+        )
+
+    async def outcomes(self, id: str, where: OutcomeFilter = EVERY) -> AsyncIterator[list[Outcome]]:
+        """All outcomes that pass, a page at a time."""
+        cursor = None
+        while True:
+            page = await self.store.page(id, where, cursor, MAX_PAGE)
+            yield list(page.outcomes)
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def errors(self, id: str) -> Errors:
+        """Outcomes other than ok by status and reason, of the first MAX_ERRORS."""
+        await self.job(id)
+        groups: dict[tuple[str, str], list[Outcome]] = {}
+        counts: dict[tuple[str, str], int] = {}
+        counted, complete = 0, True
+        for status in await self._bad_statuses(id):
+            async for page in self.outcomes(id, OutcomeFilter(status=status)):
+                for outcome in page:
+                    key = (outcome.status, outcome.error.type if outcome.error else "unknown")
+                    counts[key] = counts.get(key, 0) + 1
+                    if len(examples := groups.setdefault(key, [])) < MAX_EXAMPLES:
+                        examples.append(outcome)
+                counted += len(page)
+                if counted >= MAX_ERRORS:
+                    complete = False
+                    break
+        found = [_group(key, counts[key], examples) for key, examples in groups.items()]
+        return Errors(groups=tuple(sorted(found, key=lambda one: -one.count)), counted=counted, complete=complete)
+
+    async def _bad_statuses(self, id: str) -> Collection[str]:
+        """The statuses other than ok that the job has, by its chunks."""
+        found = {status async for chunk in self.store.chunks(id) for status in chunk.statuses}
+        return [status for status in STATUSES if status in found and status != "ok"]
+
+
+def _group(key: tuple[str, str], count: int, outcomes: list[Outcome]) -> ErrorGroup:
+    first = outcomes[0].error
+    return ErrorGroup(
+        status=key[0],
+        reason=key[1],
+        count=count,
+        message=first.message if first else "",
+        examples=tuple(outcome.uri for outcome in outcomes),
+    )

@@ -1,0 +1,83 @@
+"""The batch API on Ray Serve: it keeps the books and supervises, and may be restarted at any time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ray
+from ray import serve
+
+from glint.serving.batch_jobs import PREFIX, create_batch_app
+from glint.serving.guard import Access, Guard
+from glint.serving.online import Serving, address_of, start_proxy, wait_until_answering
+
+if TYPE_CHECKING:
+    from glint.serving.batch_desk import Desk
+    from glint.serving.supervisor import Supervisor
+
+APPLICATION = "batch"
+
+
+class Bureau:
+    """The desk that callers stand at, and the supervisor behind it in a thread and event loop of its own."""
+
+    def __init__(
+        self, open_desk: Callable[[], Desk], open_supervisor: Callable[[], Supervisor], access: Access
+    ) -> None:
+        # Ray's client for jobs and httpx would note each request.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        self._desk, self._access = open_desk(), access
+        supervisor = open_supervisor()
+        self._thread = threading.Thread(target=lambda: asyncio.run(supervisor.run()), name="supervisor", daemon=True)
+        self._thread.start()
+
+    def __serve_build_asgi_app__(self) -> Guard:
+        """What Serve mounts at the application's route."""
+        return Guard(create_batch_app(self._desk), self._access, "batch")
+
+    def check_health(self) -> None:
+        """Called by Serve every 10 s, which replaces the replica when this has raised three times."""
+        if not self._thread.is_alive():
+            raise RuntimeError("the supervisor's thread has ended")
+
+
+DEPLOYMENT = serve.deployment(
+    name="bureau",
+    max_ongoing_requests=64,
+    graceful_shutdown_timeout_s=5,
+    graceful_shutdown_wait_loop_s=0.2,
+    ray_actor_options={"num_cpus": 0},
+    max_constructor_retry_count=1,
+)(serve.ingress()(Bureau))
+
+
+def start_batch(
+    open_desk: Callable[[], Desk],
+    open_supervisor: Callable[[], Supervisor],
+    serving: Serving | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    logs: Path | None = None,
+) -> str:
+    """Serve the batch API at PREFIX on the running Ray, and return its server's address once it answers.
+
+    Both functions are pickled and called in the replica. The rest is as for `start_online`.
+    """
+    serving = serving or Serving()
+    port, quiet = start_proxy(host, port, logs, serving.request_timeout_s)
+    application = DEPLOYMENT.bind(open_desk, open_supervisor, serving.access)
+    serve.run(application, name=APPLICATION, route_prefix=PREFIX, logging_config=quiet)
+    wait_until_answering(host, port, f"{PREFIX}/openapi.json")
+    return address_of(host, port)
+
+
+def stop_batch() -> None:
+    """Take the application away; its jobs go on. Does nothing where there is nothing to stop."""
+    if ray.is_initialized() and APPLICATION in serve.status().applications:
+        serve.delete(APPLICATION)

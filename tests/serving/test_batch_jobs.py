@@ -1,0 +1,264 @@
+"""The batch API in front of a real store; drivers are played by the test."""
+
+import io
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from tests.serving.drivers import PlayedDrivers
+from tests.stores.store_documents import chunk_of, job
+
+from glint.adapters.sqlite_store import SqliteStore
+from glint.core.allowed import Allowed
+from glint.core.errors import GlintError
+from glint.core.stores import Bridge
+from glint.serving.batch_desk import Desk
+from glint.serving.batch_jobs import PREFIX, create_batch_app
+from glint.wiring import check_options
+
+MODEL = "models:/boards/3"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SqliteStore:
+    return SqliteStore(tmp_path / "results.db")
+
+
+@pytest.fixture
+def drivers() -> PlayedDrivers:
+    return PlayedDrivers()
+
+
+@pytest.fixture
+def client(store: SqliteStore, drivers: PlayedDrivers, tmp_path: Path) -> Iterator[httpx.Client]:
+    allowed = Allowed((str(tmp_path), "az://images/line-4"), ("models:/",), ("hooks.example.com",))
+    whole = FastAPI()
+    whole.mount(PREFIX, create_batch_app(Desk(store, drivers, allowed, check_options)))
+    with TestClient(whole, base_url=f"http://glint{PREFIX}") as client:
+        yield client
+
+
+@pytest.fixture
+def endpoint(client: httpx.Client) -> str:
+    made = client.post("endpoints", json={"name": "boards", "deployments": {"main": {"model": MODEL}}})
+    assert made.status_code == 201, made.text
+    return "boards"
+
+
+def submitted(client: httpx.Client, **asked: object) -> str:
+    answer = client.post("endpoints/boards/jobs", json={"input": {"uri": "az://images/line-4"}} | asked)
+    assert answer.status_code == 202, answer.text
+    assert answer.headers["location"] == f"{PREFIX}/jobs/{answer.json()['id']}"
+    return answer.json()["id"]
+
+
+def ended(client: httpx.Client, store: SqliteStore, num_chunks: int = 3) -> str:
+    """A job that was cancelled after some chunks were written."""
+    id, bridge = submitted(client), Bridge()
+    bridge.run(store.put_job(job(id, num_images=500)))
+    for number in range(num_chunks):
+        bridge.run(store.put_chunk(*chunk_of(id, number, 50)))
+    bridge.run(store.close())
+    bridge.close()
+    assert client.post(f"jobs/{id}/cancel").json()["status"] == "cancelled"
+    return id
+
+
+def refused(answer: httpx.Response, status: int, said: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert said in answer.json()["detail"]
+
+
+# Endpoints
+
+
+def test_deployments_come_and_go_and_the_default_can_be_switched(client: httpx.Client, endpoint: str) -> None:
+    other = client.put("endpoints/boards/deployments/candidate", json={"model": "models:/boards/4"}).json()
+    assert (other["default"], set(other["deployments"])) == ("main", {"main", "candidate"})
+    refused(client.delete("endpoints/boards/deployments/main"), 422, "is the default of endpoint 'boards'")
+    assert client.put("endpoints/boards/default", json={"deployment": "candidate"}).json()["default"] == "candidate"
+    assert list(client.delete("endpoints/boards/deployments/main").json()["deployments"]) == ["candidate"]
+    assert [one["name"] for one in client.get("endpoints").json()["endpoints"]] == ["boards"]
+    assert client.delete("endpoints/boards").status_code == 204
+    refused(client.get("endpoints/boards"), 404, "there is no endpoint 'boards'; there are none yet")
+
+
+def test_an_endpoint_is_made_once(client: httpx.Client, endpoint: str) -> None:
+    refused(client.post("endpoints", json={"name": "boards"}), 409, "there is an endpoint 'boards' already")
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ({"name": "../x"}, "name '../x' must be"),
+        ({"name": "x", "deployments": {"a": {"model": "/tmp/bundle"}}}, "is not within what GLINT_BATCH_MODELS allows"),
+        ({"name": "x", "deployments": {"a": {"model": MODEL, "options": {"topk": 3}}}}, "options.topk is no option"),
+        ({"name": "x", "default": "main"}, "has not deployment 'main'; its deployments are none yet"),
+    ],
+)
+def test_an_endpoint_that_could_not_work_is_refused(client: httpx.Client, made: dict, said: str) -> None:
+    refused(client.post("endpoints", json=made), 422, said)
+    assert client.get("endpoints").json() == {"endpoints": []}
+
+
+# Submitting
+
+
+def test_a_job_takes_the_default_deployment_and_its_options(client: httpx.Client, endpoint: str) -> None:
+    asked = {"model": "models:/boards/4", "options": {"top_k": 2}}
+    client.put("endpoints/boards/deployments/candidate", json=asked)
+    client.put("endpoints/boards/default", json={"deployment": "candidate"})
+    found = client.get(f"jobs/{submitted(client)}").json()
+    assert (found["status"], found["deployment"], found["model"]) == ("queued", "candidate", "models:/boards/4")
+    assert found["options"] == {"top_k": 2}
+    assert client.get(f"jobs/{submitted(client, options={'top_k': 1})}").json()["options"] == {"top_k": 1}
+    assert client.get(f"jobs/{submitted(client, deployment='main')}").json()["model"] == MODEL
+
+
+def test_the_same_key_makes_the_same_job_and_no_other(client: httpx.Client, endpoint: str) -> None:
+    key, asked = {"idempotency-key": "night 12"}, {"input": {"uri": "az://images/line-4"}}
+    first, again = (client.post("endpoints/boards/jobs", json=asked, headers=key) for _ in range(2))
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json() == again.json()
+    other = client.post("endpoints/boards/jobs", json=asked | {"priority": 1}, headers=key)
+    refused(other, 409, "Idempotency-Key 'night 12' was used for another request")
+    assert len(client.get("jobs").json()["jobs"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("input", "said"),
+    [
+        ({"uri": "az://images/line-44"}, "GLINT_BATCH_INPUTS allows"),
+        ({"uri": "az://images/line-4/../secret"}, "must not have . or .."),
+        ({"uri": "file:///etc"}, "GLINT_BATCH_INPUTS allows"),
+        ({"uri": "s3://images/line-4"}, "must be az://"),
+        ({"uri": "images"}, "must be an absolute path"),
+        ({"uris": ["az://images/line-4/a.jpg", "/etc/passwd"]}, "'/etc/passwd' is not within"),
+        ({"uris": []}, "name either uri or uris"),
+        ({"uri": "az://images/line-4", "uris": ["az://images/line-4/a.jpg"]}, "name either uri or uris"),
+    ],
+)
+def test_an_input_that_is_not_allowed_is_refused(client: httpx.Client, endpoint: str, input: dict, said: str) -> None:
+    refused(client.post("endpoints/boards/jobs", json={"input": input}), 422, said)
+
+
+def test_a_link_does_not_lead_out_of_an_allowed_folder(client: httpx.Client, endpoint: str, tmp_path: Path) -> None:
+    (tmp_path / "way-out").symlink_to("/etc")
+    refused(
+        client.post("endpoints/boards/jobs", json={"input": {"uri": f"{tmp_path}/way-out"}}), 422, "GLINT_BATCH_INPUTS"
+    )
+    submitted(client, input={"uri": f"file://{tmp_path}/pictures"})
+
+
+def test_only_allowed_webhooks_over_tls_are_taken(client: httpx.Client, endpoint: str) -> None:
+    asked = {"input": {"uri": "az://images/line-4"}}
+    for url, said in (
+        ("https://elsewhere.example.com/x", "GLINT_WEBHOOK_HOSTS allows: hooks.example.com"),
+        ("http://hooks.example.com/x", "must begin with https://"),
+    ):
+        refused(client.post("endpoints/boards/jobs", json=asked | {"webhook": url}), 422, said)
+    submitted(client, webhook="https://hooks.example.com/x")
+
+
+def test_jobs_are_listed_in_pages_newest_first(client: httpx.Client, endpoint: str) -> None:
+    client.post("endpoints", json={"name": "fields", "deployments": {"main": {"model": MODEL}}})
+    ids = [submitted(client) for _ in range(5)]
+    client.post("endpoints/fields/jobs", json={"input": {"uri": "az://images/line-4"}})
+    found, params = [], {"endpoint": "boards", "limit": 2}
+    while True:
+        page = client.get("jobs", params=params).json()
+        found += [one["id"] for one in page["jobs"]]
+        if page["cursor"] is None:
+            break
+        params["cursor"] = page["cursor"]
+    assert found == ids[::-1]
+    assert len(client.get("jobs").json()["jobs"]) == 6
+
+
+# What becomes of jobs
+
+
+def test_cancelling_stops_the_driver_and_leaves_what_was_done(
+    client: httpx.Client, endpoint: str, store: SqliteStore, drivers: PlayedDrivers
+) -> None:
+    id = ended(client, store)
+    assert drivers.stopped == [f"glint-{id}-1"]
+    progress = client.get(f"jobs/{id}/progress").json()
+    assert (progress["status"], progress["done"], progress["num_images"]) == ("cancelled", 150, 500)
+    assert len(client.get(f"jobs/{id}/results", params={"limit": 1000}).json()["outcomes"]) == 150
+
+
+def test_results_come_in_pages_by_filter_and_as_files(client: httpx.Client, endpoint: str, store: SqliteStore) -> None:
+    id = ended(client, store)
+    whole = client.get(f"jobs/{id}/results", params={"limit": 1000, "status": "ok"}).json()["outcomes"]
+    first = client.get(f"jobs/{id}/results", params={"limit": 10, "status": "ok"}).json()
+    second = client.get(f"jobs/{id}/results", params={"limit": 10, "status": "ok", "cursor": first["cursor"]}).json()
+    assert first["outcomes"] + second["outcomes"] == whole[:20]
+    lines = client.get(f"jobs/{id}/results", params={"format": "csv", "status": "ok"}).text.splitlines()
+    assert len(lines) == len(whole) + 1
+    assert lines[0].startswith("uri,status,label,confidence")
+    file = client.get(f"jobs/{id}/results", params={"format": "parquet", "status": "ok"})
+    table = pq.read_table(io.BytesIO(file.content))
+    assert table["uri"].to_pylist() == [one["uri"] for one in whole]
+    assert table["confidence"].to_pylist() == [one["confidence"] for one in whole]
+    refused(client.get(f"jobs/{id}/results", params={"status": "okay"}), 422, "status 'okay' must be one of ok")
+    nothing = {"status": "timed_out", "format": "parquet"}
+    assert pq.read_table(io.BytesIO(client.get(f"jobs/{id}/results", params=nothing).content)).num_rows == 0
+
+
+def test_errors_are_grouped_by_reason(client: httpx.Client, endpoint: str, store: SqliteStore) -> None:
+    id = ended(client, store)
+    found = client.get(f"jobs/{id}/errors").json()
+    assert [(one["status"], one["reason"], one["count"]) for one in found["groups"]] == [("missing", "not_found", 22)]
+    assert found["groups"][0]["message"] == "no such blob"
+    assert (len(found["groups"][0]["examples"]), found["counted"], found["complete"]) == (3, 22, True)
+
+
+@pytest.mark.parametrize(("what", "left"), [("missing", [0, 1]), ("failed", [1]), ("all", [])])
+def test_a_retry_leaves_only_the_chunks_that_are_not_scored_again(
+    client: httpx.Client, endpoint: str, store: SqliteStore, what: str, left: list[int]
+) -> None:
+    id, bridge = ended(client, store, num_chunks=0), Bridge()
+    bridge.run(store.put_chunk(*chunk_of(id, 0, 7)))
+    bridge.run(store.put_chunk(*chunk_of(id, 1, 6, status="ok", error=None, labels=("good",), confidence=0.5)))
+    again = client.post(f"jobs/{id}/retry", json={"what": what, "options": {"top_k": 2}})
+    assert (again.status_code, again.json()["status"], again.json()["attempt"]) == (202, "queued", 2)
+    assert again.json()["options"] == {"top_k": 2}
+    assert [chunk.chunk for chunk in bridge.collect(store.chunks(id))] == left
+    bridge.close()
+
+
+def test_a_job_that_runs_is_neither_deleted_nor_retried(client: httpx.Client, endpoint: str) -> None:
+    id = submitted(client)
+    refused(client.delete(f"jobs/{id}"), 409, f"job {id} is queued; cancel it first")
+    refused(client.post(f"jobs/{id}/retry", json={}), 409, "cancel it first")
+
+
+def test_a_deleted_job_leaves_nothing(client: httpx.Client, endpoint: str, store: SqliteStore) -> None:
+    id = ended(client, store)
+    assert client.delete(f"jobs/{id}").status_code == 204
+    for path in ("", "/progress", "/logs", "/results", "/errors"):
+        refused(client.get(f"jobs/{id}{path}"), 404, f"there is no job {id!r}")
+    bridge = Bridge()
+    assert bridge.run(store.page(id)).outcomes == ()
+    bridge.close()
+
+
+def test_logs_are_those_of_the_latest_driver(client: httpx.Client, endpoint: str, drivers: PlayedDrivers) -> None:
+    id = submitted(client)
+    drivers.printed[f"glint-{id}-1"] = "opening the model"
+    assert client.get(f"jobs/{id}/logs").json() == {"attempt": 1, "text": "opening the model"}
+
+
+def test_openapi_describes_every_operation_and_its_problems(client: httpx.Client) -> None:
+    schema = client.get("openapi.json").json()
+    operations = [one for path in schema["paths"].values() for one in path.values()]
+    assert Counter(bool(one["summary"] and "404" in one["responses"]) for one in operations) == {True: 17}
+    with pytest.raises(GlintError, match="must be a number from 1 on, got 0"):
+        check_options({"top_k": 0})

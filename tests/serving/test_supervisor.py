@@ -1,0 +1,132 @@
+"""Supervision round by round: drivers are played, the store is a real one, and supervisors may be two."""
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.serving.drivers import PlayedDrivers
+
+from glint.adapters.sqlite_store import SqliteStore
+from glint.core.books import Books
+from glint.core.submission import JobInput, Submission
+from glint.serving.supervisor import Supervisor
+from glint.serving.webhook import SIGNATURE, TIMESTAMP, Webhook, signature
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Books:
+    return Books(SqliteStore(tmp_path / "results.db"))
+
+
+def submission(id: str, **changes: object) -> Submission:
+    values: dict[str, object] = {
+        "id": id,
+        "endpoint": "boards",
+        "deployment": "main",
+        "model": "models:/boards/3",
+        "input": JobInput(uri="az://images/line-4"),
+        "request_digest": "d",
+    }
+    return Submission.model_validate(values | changes)
+
+
+async def unheard(told: Submission) -> bool:
+    raise AssertionError(f"nobody asked to be told of {told.id}")
+
+
+async def rounds(*supervisors: Supervisor) -> None:
+    await asyncio.gather(*(one.round() for one in supervisors))
+
+
+def test_drivers_start_in_turn_and_no_more_at_once_than_allowed(books: Books) -> None:
+    async def play() -> None:
+        for id, priority in (("a", 0), ("b", 5), ("c", 0)):
+            await books.put_submission(submission(id, priority=priority))
+        drivers = PlayedDrivers()
+        supervisor = Supervisor(books, drivers, unheard, max_running=1)
+        await supervisor.round()
+        await supervisor.round()
+        assert drivers.submitted == [("glint-b-1", "b")]
+        await books.change("b", lambda one: one.end("completed"))
+        drivers.statuses["glint-b-1"] = "succeeded"
+        await supervisor.round()
+        assert drivers.submitted[1:] == [("glint-a-1", "a")]
+
+    asyncio.run(play())
+
+
+def test_a_driver_that_died_is_followed_by_as_many_as_are_allowed(books: Books) -> None:
+    async def play() -> None:
+        await books.put_submission(submission("a", max_attempts=2))
+        drivers = PlayedDrivers()
+        supervisor = Supervisor(books, drivers, unheard)
+        for attempt in (1, 2):
+            await supervisor.round()
+            assert drivers.submitted[-1] == (f"glint-a-{attempt}", "a")
+            drivers.statuses[f"glint-a-{attempt}"] = "failed"
+        await supervisor.round()
+        found = await books.submission("a")
+        assert found is not None
+        assert (found[0].status, found[0].attempt) == ("failed", 2)
+        assert found[0].error == "its driver died, 2 times of 2; see the logs"
+        assert await books.open_submissions() == []
+
+    asyncio.run(play())
+
+
+def test_a_second_supervisor_starts_nothing_twice(books: Books) -> None:
+    async def play() -> None:
+        await books.put_submission(submission("a"))
+        drivers = PlayedDrivers()
+        both = [Supervisor(books, drivers, unheard) for _ in range(2)]
+        await rounds(*both)
+        drivers.statuses["glint-a-1"] = "failed"
+        await rounds(*both)
+        await rounds(*both)
+        assert drivers.submitted == [("glint-a-1", "a"), ("glint-a-2", "a")]
+
+    asyncio.run(play())
+
+
+def test_what_a_ray_that_was_restarted_has_forgotten_is_started_again(books: Books) -> None:
+    async def play() -> None:
+        await books.put_submission(submission("a", status="running"))
+        drivers = PlayedDrivers()
+        await Supervisor(books, drivers, unheard).round()
+        assert drivers.submitted == [("glint-a-1", "a")]
+
+    asyncio.run(play())
+
+
+def test_a_webhook_is_told_once_with_a_signature_that_its_secret_makes(books: Books) -> None:
+    heard: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        heard.append(request)
+        return httpx.Response(204)
+
+    async def play() -> None:
+        url = "https://hooks.example.com/done"
+        await books.put_submission(submission("a", webhook=url).end("completed"))
+        webhook = Webhook("s3cret", httpx.MockTransport(answer))
+        for _ in range(3):
+            await Supervisor(books, PlayedDrivers(), webhook.notify).round()
+
+    asyncio.run(play())
+    assert len(heard) == 1
+    body = heard[0].content
+    assert b'"status":"completed"' in body
+    assert heard[0].headers[SIGNATURE] == signature("s3cret", heard[0].headers[TIMESTAMP], body)
+    assert heard[0].headers[SIGNATURE] != signature("other", heard[0].headers[TIMESTAMP], body)
+
+
+def test_a_webhook_that_refuses_is_told_again_later(books: Books) -> None:
+    async def play() -> None:
+        url = "https://hooks.example.com/done"
+        await books.put_submission(submission("a", webhook=url).end("failed", "why"))
+        webhook = Webhook("s3cret", httpx.MockTransport(lambda request: httpx.Response(500)))
+        await Supervisor(books, PlayedDrivers(), webhook.notify).round()
+        assert [(one.notices, one.notified) for one in await books.open_submissions()] == [(1, False)]
+
+    asyncio.run(play())
