@@ -27,5 +27,6 @@ def test_settings_travel_without_secrets_which_the_other_side_has_of_its_own(
 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLINT_BLOB_SAS", "sig=secret")
-    assert "secret" not in repr(Settings())
+    monkeypatch.setenv("GLINT_BLOB_SAS", "sig=hidden")
+    monkeypatch.setenv("GLINT_WEBHOOK_SECRET", "hidden")
+    assert "hidden" not in repr(Settings())
