@@ -1,12 +1,12 @@
 """Batch jobs of a real server: drivers are Ray jobs, which live, die and are cancelled."""
 
 import os
+import select
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 
 import glint
@@ -37,13 +37,14 @@ def until(client: glint.Client, id: str, reached: Callable[[JobProgress], bool])
     raise AssertionError(f"{progress}\n{client.batch.logs(id).text}")
 
 
-def driver_of(id: str) -> psutil.Process:
-    """The driver's own process, not the shell that Ray starts it by."""
-    return next(
-        one
-        for one in psutil.process_iter(["cmdline"])
-        if "glint.cli.job" in (one.info["cmdline"] or []) and id in one.info["cmdline"]
-    )
+def driver_of(id: str) -> int:
+    """The process of the driver itself, not the shell that Ray starts it by."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (entry / "cmdline").exists():
+            words = (entry / "cmdline").read_text().split("\0")
+            if "glint.cli.job" in words and id in words:
+                return int(entry.name)
+    raise AssertionError(f"no driver of {id} runs")
 
 
 def test_a_job_that_is_submitted_ends_with_an_outcome_for_every_image(client: glint.Client, boards: Path) -> None:
@@ -76,7 +77,7 @@ def test_an_inline_list_is_scored_and_a_mistake_is_told_without_further_attempts
 def test_a_driver_that_dies_is_followed_by_another_which_completes_the_job(client: glint.Client, boards: Path) -> None:
     job = client.batch.submit("boards", str(boards))
     until(client, job.id, lambda progress: progress.status == "running")
-    os.kill(driver_of(job.id).pid, signal.SIGKILL)
+    os.kill(driver_of(job.id), signal.SIGKILL)
     done = client.batch.wait(job.id)
     assert (done.status, done.done) == ("completed", 280), client.batch.logs(job.id).text
     assert client.batch.job(job.id).attempt == 2
@@ -85,9 +86,10 @@ def test_a_driver_that_dies_is_followed_by_another_which_completes_the_job(clien
 def test_cancelling_ends_the_driver_and_a_retry_completes_the_job(client: glint.Client, boards: Path) -> None:
     job = client.batch.submit("boards", str(boards))
     until(client, job.id, lambda progress: progress.status == "running")
-    driver = driver_of(job.id)
+    driver = os.pidfd_open(driver_of(job.id))
     assert client.batch.cancel(job.id).status == "cancelled"
-    driver.wait(timeout=5)
+    assert select.select([driver], [], [], 5)[0], "the driver still runs"
+    os.close(driver)
     assert client.batch.progress(job.id).done <= 280
     client.batch.retry(job.id)
     done = client.batch.wait(job.id)
