@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from glint.core.errors import GlintError
 from glint.settings import Settings
-from glint.wiring import open_model, open_store
+from glint.wiring import driver_environment, open_model, open_store
 
 
 def test_store_must_be_one_that_there_is() -> None:
@@ -15,6 +16,21 @@ def test_store_must_be_one_that_there_is() -> None:
 def test_model_must_be_a_folder_or_a_registry_address(tmp_path: Path) -> None:
     with pytest.raises(GlintError, match="must be models:/NAME@ALIAS"):
         open_model(str(tmp_path / "absent"), Settings(home=tmp_path))
+
+
+def test_a_driver_reads_the_settings_of_the_server_from_its_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(
+        home=tmp_path, serve_uris=("az://boards/a", "az://boards/b"), cosmos_proxy=True, cosmos_key=SecretStr("hidden")
+    )
+    environment = driver_environment(settings)
+    assert "hidden" not in str(environment)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    read = Settings()
+    assert (read.home, read.serve_uris, read.cosmos_proxy) == (tmp_path, settings.serve_uris, True)
+    assert (read.store_uri, read.tracking_uri, read.ray_address) == (settings.store_uri, settings.tracking_uri, "auto")
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -313,7 +314,13 @@ def driver_environment(settings: Settings) -> dict[str, str]:
     """What a driver reads its settings from; secrets are in the environment of the node that it runs on."""
     plain = {name: value for name, value in settings if value is not None and not isinstance(value, SecretStr)}
     absolute = {"home": settings.home_path, "store": settings.store_uri, "mlflow_uri": settings.tracking_uri}
-    return {f"GLINT_{name.upper()}": str(value) for name, value in {**plain, **absolute, "ray_address": "auto"}.items()}
+    return {
+        f"GLINT_{name.upper()}": _written(value) for name, value in {**plain, **absolute, "ray_address": "auto"}.items()
+    }
+
+
+def _written(value: object) -> str:
+    return json.dumps(value) if isinstance(value, tuple) else str(value)
 
 
 def open_allowed(settings: Settings) -> Allowed:

@@ -84,15 +84,21 @@ _STATUSES: dict[str, DriverStatus] = {
 
 @contextmanager
 def job_submission_alone() -> Iterator[None]:
-    """A Ray that is started inside has job submission of all that its API server could do."""
+    """A Ray that is started inside has job submission of all that its API server could do.
+
+    Its agent, which starts drivers, listens at any free port: at Ray's own one a second Ray of this machine would take
+    submissions and never start them.
+    """
     from ray._private import services
+    from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
 
     start = services.start_ray_process
 
     def start_less(command: list[str], *arguments: Any, **options: Any) -> Any:
         if any(str(part).endswith("dashboard.py") for part in command):
             command = [*command, f"--modules-to-load={API_MODULES}"]
-        return start(command, *arguments, **options)
+        fixed = f"--listen-port={DEFAULT_DASHBOARD_AGENT_LISTEN_PORT}"
+        return start([str(part).replace(fixed, "--listen-port=0") for part in command], *arguments, **options)
 
     services.start_ray_process = start_less
     try:
