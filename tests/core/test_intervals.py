@@ -17,6 +17,7 @@ from glint.core.intervals import (
     paired_interval,
     resample,
     resampling_column,
+    within_one_standard_error,
 )
 from glint.core.metrics import classification_scores
 
@@ -190,3 +191,11 @@ def test_no_images_have_no_groups() -> None:
     nothing = np.array([], dtype=int)
     assert group_confusions(nothing, nothing, nothing, 3).shape == (0, 3, 3)
     assert isinstance(group_tallies(nothing, nothing, nothing, 3), Tallies)
+
+
+def test_chance_alone_may_part_scores_that_lie_within_one_standard_error() -> None:
+    """0.95 of 710 images is known to 0.0082."""
+    assert within_one_standard_error(0.942, 0.95, 710)
+    assert not within_one_standard_error(0.941, 0.95, 710)
+    assert within_one_standard_error(1.0, 1.0, 10)
+    assert not within_one_standard_error(0.99, 1.0, 10)

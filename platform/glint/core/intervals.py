@@ -7,6 +7,7 @@ A group enters by its counts alone, so a replicate costs one matrix product, not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -165,6 +166,14 @@ def paired_interval(
     challenger = metric_replicates(challenger_confusions, counts)[metric]
     difference = challenger - champion
     return interval(difference if class_index is None else difference[:, class_index], level)
+
+
+def within_one_standard_error(score: float, best: float, num_images: int) -> bool:
+    """Whether chance alone may part a score from the best one, both shares of the same images, 0 to 1.
+
+    The rule of Breiman et al. (Classification and Regression Trees, 1984), with the standard error of a share.
+    """
+    return score >= best - math.sqrt(best * (1 - best) / num_images)
 
 
 def exact_interval(right: int, total: int, level: float = 0.95) -> Interval:

@@ -18,7 +18,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, Work
 from glint.core.errors import GlintError
 from glint.core.progress import Progress
 from glint.pipelines.learner import TrainingPlan
-from glint.pipelines.loop import train_loop
+from glint.pipelines.loop import KEPT_BY, train_loop
 
 BEST_BY = "val_macro_f1"
 WORKER_CPUS = 0.5
@@ -148,7 +148,7 @@ def _trainer(
             callbacks=list(callbacks),  # type: ignore[arg-type]
             worker_runtime_env={"env_vars": ALLOCATOR},  # type: ignore[call-arg]
             checkpoint_config=ray.train.CheckpointConfig(
-                num_to_keep=1, checkpoint_score_attribute=BEST_BY, checkpoint_score_order="max"
+                num_to_keep=1, checkpoint_score_attribute=KEPT_BY, checkpoint_score_order="max"
             ),
         ),
     )

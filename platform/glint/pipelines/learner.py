@@ -23,6 +23,7 @@ from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from glint.core.intervals import within_one_standard_error
 from glint.core.recipe import Recipe
 from glint.pipelines.loading import Batch, ImageCache, Load, training_stream
 from glint.pipelines.share import Share
@@ -215,10 +216,11 @@ class Learner:
             self.plan.board.bad_image.remote(str(batch["uri"][i]), str(batch["error_type"][i]), str(batch["error"][i]))
         return np.asarray(good, dtype=bool)
 
-    def note_score(self, score: float) -> None:
-        """Count the epochs without a better score."""
+    def note_score(self, score: float) -> bool:
+        """Whether this epoch takes the kept one's place; counts the epochs without a better score."""
         self.stale = 0 if score > self.best else self.stale + 1
         self.best = max(self.best, score)
+        return within_one_standard_error(score, self.best, self.plan.val.num_rows)
 
     def save(self, directory: Path, next_epoch: int) -> None:
         """Write a checkpoint: the weights that would serve as safetensors, what training needs besides in state.pt."""

@@ -24,6 +24,8 @@ from glint.pipelines.targets import scores_of, target_array
 TOLD_EVERY_S = 0.5
 HEAD = -1
 """The number of the epoch that stands for the frozen phase."""
+KEPT_BY, NOT_KEPT = "kept_as_epoch", -2
+"""Ray Train keeps the checkpoint where this is highest: the epoch where it takes the kept one's place, else less."""
 
 
 def train_loop(config: dict[str, Any]) -> None:
@@ -76,7 +78,7 @@ def report(learner: Learner, epoch: int, loss: float, train_s: float, logits: np
     """Hand the epoch's checkpoint and scores to Ray Train and to the driver; every rank comes to the same scores."""
     plan = learner.plan
     scores: Scores = scores_of(logits, target_array(plan.val), plan.classes)
-    learner.note_score(scores.macro_f1)
+    kept = epoch if learner.note_score(scores.macro_f1) else NOT_KEPT
     metrics: dict[str, float] = {"epoch": epoch, "train_loss": loss, "train_s": train_s, "bf16": float(learner.bf16)}
     metrics |= {f"val_{name}": value for name, value in scores.summary().items()}
     checkpoint = None
@@ -85,6 +87,6 @@ def report(learner: Learner, epoch: int, loss: float, train_s: float, logits: np
             learner.save(Path(directory), epoch + 1)
             safetensors.torch.save_file({"logits": torch.from_numpy(logits)}, Path(directory) / "val.safetensors")
             checkpoint = ray.train.Checkpoint.from_directory(directory)
-        ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=f"epoch_{epoch + 1:05d}")
+        ray.train.report(metrics | {KEPT_BY: kept}, checkpoint=checkpoint, checkpoint_dir_name=f"epoch_{epoch + 1:05d}")
     if learner.rank == 0:
         ray.get(plan.board.epoch.remote(metrics | {"lr": learner.optimizer.param_groups[-1]["lr"]}))

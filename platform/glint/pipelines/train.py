@@ -40,6 +40,7 @@ from glint.pipelines.board import Seen, Watcher
 from glint.pipelines.fitting import BEST_BY, ONE_WORKER, Workers, check_workers, fit
 from glint.pipelines.learner import TrainingPlan
 from glint.pipelines.loading import Load, cache_images
+from glint.pipelines.loop import KEPT_BY
 from glint.pipelines.targets import labelled_table, target_array
 from glint.pipelines.weights import resolve_weights, weights_identity
 from glint.vision.backbone import build_and_report, check_backbone
@@ -140,7 +141,7 @@ def _train(run: TrainingRun, mlflow_run: str, progress: Progress) -> Trained:
     plan = replace(plan, board=watcher.board)
     result = watcher.run(lambda: fit(run.directory, plan, run.workers, progress), "training", plan.num_images)
     _say_bad_images(watcher.seen, progress)
-    best, metrics = max(result.best_checkpoints or [], key=lambda kept: float(kept[1][BEST_BY]))
+    best, metrics = max(result.best_checkpoints or [], key=lambda kept: float(kept[1][KEPT_BY]))
     bundle = _write_bundle(run, plan, best, metrics)
     progress.begin("registering", None, "")
     version = run.registry.register(
