@@ -39,7 +39,7 @@ def workers(pid: int) -> list[int]:
 
 
 def killed(kill: Callable[[int], None], home: Path, *arguments: str | Path, **more: str) -> dict[str, object] | None:
-    """Train, and `kill` once, in the middle of the fourth epoch; what training came to, None where it ended with that."""
+    """Train, and `kill` once, amid the fourth epoch; what training came to, None where it ended with that."""
     command = [str(GLINT), "train", *map(str, arguments), "--json"]
     environment = {**os.environ, "GLINT_HOME": str(home), **more}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
