@@ -23,7 +23,7 @@ from glint.pipelines.boards import write_boards
 
 RECIPE = Path(__file__).resolve().parents[1] / "configs" / "recipes" / "boards.yaml"
 STORE_BYTES = 500_000_000
-SHORT = ("--set", "optimisation.epochs=6")
+SHORT = ("optimisation.epochs=10", "optimisation.optimizer=nmuon", "optimisation.lr=0.003")
 
 
 def children(pid: int) -> list[int]:
@@ -92,7 +92,7 @@ with tempfile.TemporaryDirectory() as directory:
     write_boards(boards, 1400, size=96)
     splits = ("--group", "lot", "--val-groups", "L07", "--test-groups", "L03")
     glint("snapshot", boards, "--labels", boards / "labels.csv", *splits, "--out", manifest, home=home)
-    common = ("--recipe", RECIPE, "--manifest", manifest, *SHORT)
+    common = ("--recipe", RECIPE, "--manifest", manifest, *(part for one in SHORT for part in ("--set", one)))
     runs = {"left alone": glint("train", *common, "--name", "alone", home=home)}
     runs["worker"] = killed(kill_worker, home, *common, "--name", "worker")
     if killed(kill_driver, home, *common, "--name", "driver"):

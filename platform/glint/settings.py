@@ -120,6 +120,9 @@ def quieten(settings: Settings) -> None:
     """
     for name, value in (QUIET | EDGE).items():
         os.environ.setdefault(name, value)
+    if settings.ray_address and _has_ray_token():
+        # A Ray that asks for the token, which those that are started by `ray.init` do, lets others wait for ever.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     if not settings.ray_address:
         # Ray's own name for it: where clusters are not enabled, every process listens on 127.0.0.1. Linux heeds it too.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -130,3 +133,9 @@ def quieten(settings: Settings) -> None:
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
         # Ray would give all its workers a low priority, training too; the tasks that feed it stand back instead.
         os.environ.setdefault("RAY_worker_niceness", "0")
+
+
+def _has_ray_token() -> bool:
+    """Whether Ray would find the token of its clusters, where it looks for it."""
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
