@@ -289,6 +289,7 @@ def _init_ray(settings: Settings, include_dashboard: bool) -> None:
     import ray
 
     ray.init(
+        "local",  # and not another one's that this machine happens to run
         num_cpus=settings.num_cpus or max(4, 2 * (os.cpu_count() or 1)),
         include_dashboard=include_dashboard,
         object_store_memory=OBJECT_STORE_BYTES,

@@ -178,21 +178,3 @@ def test_a_key_signs_no_link_over_https(nobody, secure_azurite):
 def test_no_token_is_sent_without_encryption(azurite):
     with pytest.raises(GlintError, match=r"is not https, .*: set GLINT_BLOB_KEY or GLINT_BLOB_SAS"):
         list(Images(azurite.account, azurite.endpoint).list("az://identity/x"))
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "authority"),
-    [
-        (None, None),
-        ("https://plant.blob.core.windows.net", None),
-        ("https://plant.blob.core.chinacloudapi.cn", "login.chinacloudapi.cn"),
-        ("https://plant.blob.core.usgovcloudapi.net", "login.microsoftonline.us"),
-    ],
-)
-def test_a_sovereign_cloud_has_its_own_place_to_sign_in(monkeypatch, endpoint, authority):
-    monkeypatch.delenv("AZURE_AUTHORITY_HOST", raising=False)
-    account = BlobAccount("plant", endpoint)
-    assert account._authority() == authority
-    assert account.url == (endpoint or "https://plant.blob.core.windows.net")
-    monkeypatch.setenv("AZURE_AUTHORITY_HOST", "login.example")
-    assert account._authority() == "login.example"

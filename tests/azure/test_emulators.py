@@ -156,6 +156,13 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def test_a_folder_that_is_in_use_is_named(emulators: Installed, tmp_path: Path) -> None:
+    with Azurite(emulators, tmp_path), pytest.raises(GlintError, match=r"--data .* is in use by other emulators"):
+        Azurite(emulators, tmp_path).start()
+    with Azurite(emulators, tmp_path) as again:
+        assert again.url
+
+
 def test_blobs_outlive_azurite(emulators: Installed, tmp_path: Path) -> None:
     for present in (False, True):
         with Azurite(emulators, tmp_path / "data") as azurite:

@@ -11,14 +11,14 @@ import base64
 import binascii
 import functools
 import logging
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
+from glint.adapters.authority import authority_options
 from glint.core.errors import GlintError
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ Credentials = Callable[[], Mapping[str, str]]
 
 SCOPE = "https://storage.azure.com/.default"
 """What a token is asked for; the same in every cloud."""
-
-AUTHORITIES = {"chinacloudapi.cn": "login.chinacloudapi.cn", "usgovcloudapi.net": "login.microsoftonline.us"}
-"""Where sovereign clouds sign in, by the end of their endpoints; AZURE_AUTHORITY_HOST in the environment goes first."""
 
 NO_IDENTITY = (
     "GLINT_BLOB_KEY and GLINT_BLOB_SAS are not set, and there is no Azure identity to sign in with: set one of them, "
@@ -115,7 +112,7 @@ class BlobAccount:
         if self.url.startswith("http://"):
             needed = "set GLINT_BLOB_KEY or GLINT_BLOB_SAS"
             raise GlintError(f"GLINT_BLOB_ENDPOINT {self.url} is not https, where an identity could sign in: {needed}")
-        found = _identity(self._authority())
+        found = _identity(**authority_options(self.url))
         try:
             found.get_token(SCOPE)
         except AzureError as error:
@@ -162,11 +159,6 @@ class BlobAccount:
     def _place(self) -> str:
         return f"GLINT_BLOB_ENDPOINT {self.url}" if self.endpoint else f"GLINT_BLOB_ACCOUNT {self.name}: {self.url}"
 
-    def _authority(self) -> str | None:
-        host = urlsplit(self.url).hostname or ""
-        sovereign = next((login for end, login in AUTHORITIES.items() if host.endswith(f".{end}")), None)
-        return os.environ.get("AZURE_AUTHORITY_HOST") or sovereign
-
 
 def container_and_key(uri: str) -> tuple[str, str]:
     """Keys stand in an address as they are, unescaped."""
@@ -182,12 +174,12 @@ def addressable(key: str) -> bool:
 
 
 @functools.cache
-def _identity(authority: str | None) -> DefaultAzureCredential:
+def _identity(**options: str) -> DefaultAzureCredential:
     from azure.identity import DefaultAzureCredential
 
     # Would tell of every way that it tried to sign in, on stderr; the one that counts is in the error.
     logging.getLogger("azure.identity").setLevel(logging.ERROR)
-    return DefaultAzureCredential(authority=authority) if authority else DefaultAzureCredential()
+    return DefaultAzureCredential(**options)
 
 
 def _is_past(expiry: str) -> bool:

@@ -19,6 +19,7 @@ from azure.core.pipeline.transport import AioHttpTransport
 from azure.cosmos.aio import CosmosClient
 from azure.cosmos.exceptions import CosmosBatchOperationError, CosmosHttpResponseError
 
+from glint.adapters.authority import authority_options
 from glint.core.errors import GlintError
 
 OPEN_TIMEOUT_S = 6.0
@@ -108,7 +109,7 @@ async def connect(
             from azure.identity.aio import DefaultAzureCredential
 
             logging.getLogger("azure.identity").setLevel(logging.ERROR)  # it tells each way that it tried
-            credential = await stack.enter_async_context(DefaultAzureCredential())
+            credential = await stack.enter_async_context(DefaultAzureCredential(**authority_options(address.url)))
         # Azure's own session would look the proxy up in the environment at each request, for half of all CPU time.
         session = await stack.enter_async_context(
             ClientSession(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import socket
 import subprocess
@@ -92,6 +93,7 @@ class Azurite(Child):
         place = ("--location", str(folder.absolute()), "--blobHost", LOOPBACK, "--blobPort", str(port))
         super().__init__("azurite", [*_node(installed), str(program), *options, *place], port)
         self._folder = folder
+        self._lock: IO[str] | None = None
 
     @property
     def endpoint(self) -> str:
@@ -99,9 +101,22 @@ class Azurite(Child):
         return f"{self.url}/{self.account}"
 
     def start(self) -> None:
-        """Start it on its folder, made where there is none."""
+        """Start it on its folder, made where there is none; two on one folder would lose each other's blobs."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        lock = (self._folder / ".lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise GlintError(f"--data {self._folder} is in use by other emulators: name another folder") from None
+        self._lock = lock
         super().start()
+
+    def stop(self) -> None:
+        """End it, and let others have its folder."""
+        super().stop()
+        if self._lock:
+            self._lock.close()
 
 
 class CosmosEmulator(Child):
