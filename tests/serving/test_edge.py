@@ -6,6 +6,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from glint.serving.edge import middlewares
 
@@ -38,3 +39,12 @@ def test_answers_of_the_application_and_serves_health_pass_unchanged() -> None:
     assert client.get("/").json() == {"mine": True}
     health = behind_the_edge(lambda request: PlainTextResponse("DRAINING", 503))
     assert health.get("/-/healthz").text == "DRAINING"
+
+
+def test_a_request_that_serve_leaves_without_an_answer_may_be_tried_again() -> None:
+    async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+        """As Serve's proxy where the replica dies."""
+
+    response = TestClient(middlewares()[0].cls(silent)).get("/")
+    assert (response.status_code, response.json()["reason"]) == (502, "replica_gone")
+    assert response.headers["retry-after"] == "1"
