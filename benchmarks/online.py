@@ -4,11 +4,11 @@ apt-get install wrk
 python benchmarks/online.py [--scratch FOLDER] [--seconds 15]
 
 Trains a resnet18 at 224 px with glint on generated boards, then serves it by each in turn, on the same cores as wrk.
-glint runs the engine that `auto` chose, LitServe and BentoML eager PyTorch with a process for each core (their best on a
-CPU), mlflow the registered model with a worker for each core. Each peer lives in a virtual environment of its own below
-the scratch folder, which sees glint's packages behind its own; it is kept there for the next time. The clients send a
-JPEG of about 110 KB: the raw body to glint, a form to LitServe and BentoML, base64 in JSON to mlflow, which takes nothing
-else.
+glint runs the engine that `auto` chose, LitServe and BentoML eager PyTorch with a process for each core (their best on
+a CPU), mlflow the registered model with a worker for each core. Each peer lives in a virtual environment of its own
+below the scratch folder, which sees glint's packages behind its own; it is kept there for the next time. The clients
+send a JPEG of about 110 KB: the raw body to glint, a form to LitServe and BentoML, base64 in JSON to mlflow, which
+takes nothing else.
 """
 
 from __future__ import annotations
