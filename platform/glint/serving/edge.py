@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glint.serving.problems import MEDIA_TYPE, problem_document
+from glint.serving.throttle import Throttle
 
 SWITCHES = frozenset({b"x-request-timeout-seconds", b"x-request-disconnect-disabled"})
 SERVES_OWN = {
@@ -26,10 +27,15 @@ RETRY_AFTER_S = 1
 
 
 class Edge:
-    """Strips SWITCHES from requests, and turns Serve's own plain answers into problems."""
+    """Strips SWITCHES from requests, and turns Serve's own plain answers into problems.
+
+    While replicas refuse most images, it refuses a share of them itself: that takes a tenth of what a refusal behind
+    Serve takes, on the cores that should answer.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._throttle = Throttle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
@@ -38,11 +44,25 @@ class Edge:
             return
         # In place, for Serve's proxy keeps the list that it was given.
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name.lower() not in SWITCHES]
+        if _is_for_a_model(scope):
+            if self._throttle.refuses():
+                await _refuse(send, 503, *SERVES_OWN[503])
+                return
+            send = self._watched(send)
         answer = Answer(send)
         await self._app(scope, receive, answer)
         if not answer.started:
-            for message in _messages({"type": "http.response.start", "headers": []}, *GONE):
-                await send(message)
+            await _refuse(send, *GONE)
+
+    def _watched(self, send: Send) -> Send:
+        """`send`, telling the throttle of an answer that is no refusal."""
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] != 503:
+                self._throttle.answered()
+            await send(message)
+
+        return sending
 
 
 def middlewares() -> list[Middleware]:
@@ -66,6 +86,15 @@ class Answer:
                 await self._send(part)
         elif not self._replaced:
             await self._send(message)
+
+
+async def _refuse(send: Send, status: int, reason: str, detail: str) -> None:
+    for message in _messages({"type": "http.response.start", "headers": []}, status, reason, detail):
+        await send(message)
+
+
+def _is_for_a_model(scope: Scope) -> bool:
+    return scope["method"] == "POST" and scope["path"].endswith(("/classify", "/infer"))
 
 
 def _is_serves_own(start: Message) -> bool:
