@@ -4,7 +4,6 @@ import pytest
 
 from glint.serving.throttle import MOST, SURPLUS, Throttle
 
-
 WAITING = 3
 """Requests that may wait, as they may in any server."""
 
