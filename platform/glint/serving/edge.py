@@ -55,11 +55,11 @@ class Edge:
             await _refuse(send, *GONE)
 
     def _watched(self, send: Send) -> Send:
-        """`send`, telling the throttle of an answer that is no refusal."""
+        """`send`, telling the throttle of each answer, and whether it is a refusal."""
 
         async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] != 503:
-                self._throttle.answered()
+            if message["type"] == "http.response.start":
+                self._throttle.ended(message["status"] != 503)
             await send(message)
 
         return sending

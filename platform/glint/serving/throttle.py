@@ -17,7 +17,10 @@ HALF_LIFE_S = 0.3
 
 
 class Throttle:
-    """Counts requests and those of them that were not refused, each for half as much after every HALF_LIFE_S."""
+    """Counts requests and those of them that were answered, each for half as much after every HALF_LIFE_S.
+
+    What is let through counts when it ends, for while it lasts nobody knows how.
+    """
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, chance: Callable[[], float] = random.random
@@ -28,11 +31,19 @@ class Throttle:
 
     def refuses(self) -> bool:
         """Whether to refuse a request that comes now."""
+        self._forget()
+        surplus = self._asked - SURPLUS * self._answered
+        refused = self._chance() < min(MOST, surplus / (self._asked + 1))
+        self._asked += refused
+        return refused
+
+    def ended(self, answered: bool) -> None:
+        """Count a request that was let through: whether it was answered, or refused behind the door."""
+        self._forget()
+        self._asked += 1
+        self._answered += answered
+
+    def _forget(self) -> None:
         now = self._clock()
         kept = 0.5 ** ((now - self._at) / HALF_LIFE_S)
-        self._asked, self._answered, self._at = self._asked * kept + 1, self._answered * kept, now
-        return self._chance() < min(MOST, (self._asked - SURPLUS * self._answered - 1) / self._asked)
-
-    def answered(self) -> None:
-        """A request that was let through has not been refused."""
-        self._answered += 1
+        self._asked, self._answered, self._at = self._asked * kept, self._answered * kept, now
