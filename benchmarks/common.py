@@ -9,7 +9,10 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from glint.vision.bundle import Bundle
 
 GLINT = Path(sys.executable).with_name("glint")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -30,6 +33,28 @@ def glint(*arguments: str | Path, home: Path, expect: int = 0) -> dict[str, Any]
 def end(name: str, value: float | str, unit: str, goal: str, sides: dict[str, Any]) -> None:
     """Print the benchmark's last line."""
     print(json.dumps({"name": name, "value": value, "unit": unit, "goal": goal, "sides": sides}))
+
+
+def untrained(directory: Path, name: str, image_size: int) -> Bundle:
+    """Write the bundle of a tiny network with random weights, where what a model says does not matter."""
+    from glint.core.policy import Policy
+    from glint.core.recipe import Preprocessing, Recipe
+    from glint.vision.backbone import build_model
+    from glint.vision.bundle import BundleInfo, write_bundle
+
+    preprocessing, classes = Preprocessing(image_size=image_size), ("bad", "good")
+    recipe = Recipe(name=name, backbone="test_resnet", weights="none", preprocessing=preprocessing)
+    info = BundleInfo(
+        name=name,
+        backbone=recipe.backbone,
+        classes=classes,
+        preprocessing=preprocessing,
+        recipe=recipe,
+        manifest="0" * 32,
+        metrics={},
+    )
+    weights = build_model(recipe.backbone, len(classes), weights="none").state_dict()
+    return write_bundle(directory, info, Policy(review_below=0.5), weights)
 
 
 class MemoryWatch:

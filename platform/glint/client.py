@@ -84,10 +84,21 @@ class Client:
         self._http.close()
 
     def classify(
-        self, image: Image, *, model: str | None = None, top_k: int | None = None, explain: bool = False
+        self,
+        image: Image,
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        explain: bool = False,
+        sticky: str | None = None,
     ) -> Classification:
-        """The answer for one image, by a model of that name, or by the server's first."""
-        return _parsed(self.request("POST", "/v1/classify", **_question(image, model, top_k, explain)), Classification)
+        """The answer for one image, by the server's first model unless `model` is NAME, NAME@ALIAS or NAME/VERSION.
+
+        What has the same `sticky`, such as a line, falls to the same side of a canary; by default the image decides.
+        """
+        return _parsed(
+            self.request("POST", "/v1/classify", **_question(image, model, top_k, explain, sticky)), Classification
+        )
 
     def model(self, name: str | None = None) -> Served:
         """What is served under this name."""
@@ -143,10 +154,16 @@ class AsyncClient:
         await self._http.aclose()
 
     async def classify(
-        self, image: Image, *, model: str | None = None, top_k: int | None = None, explain: bool = False
+        self,
+        image: Image,
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        explain: bool = False,
+        sticky: str | None = None,
     ) -> Classification:
-        """The answer for one image, by a model of that name, or by the server's first."""
-        question = _question(image, model, top_k, explain)
+        """As Client.classify."""
+        question = _question(image, model, top_k, explain, sticky)
         return _parsed(await self.request("POST", "/v1/classify", **question), Classification)
 
     async def model(self, name: str | None = None) -> Served:
@@ -184,9 +201,9 @@ def _options(url: str, key: str | None, timeout_s: float) -> dict[str, Any]:
     }
 
 
-def _question(image: Image, model: str | None, top_k: int | None, explain: bool) -> dict[str, Any]:
+def _question(image: Image, model: str | None, top_k: int | None, explain: bool, sticky: str | None) -> dict[str, Any]:
     """What httpx sends for an image."""
-    params = _given(model=model, top_k=top_k, explain="true" if explain else None)
+    params = _given(model=model, top_k=top_k, explain="true" if explain else None, sticky=sticky)
     if isinstance(image, str) and image.startswith("az://"):
         return {"params": params, "json": {"uri": image}}
     data = image if isinstance(image, bytes) else _read(Path(image))

@@ -71,6 +71,12 @@ class Settings(BaseSettings):
     serve_timeout_s: float = Field(default=60, gt=0, description="in which a request must be answered")
     serve_body_timeout_s: float = Field(default=30, gt=0, description="in which a request's body must have arrived")
     serve_follow_s: float = Field(default=15, gt=0, description="pause between looks whether an alias has moved")
+    canary_max_errors: float = Field(
+        default=0.02, ge=0, le=1, description="share of its latest 200 images that a challenger may fail on"
+    )
+    canary_max_slowdown: float = Field(
+        default=2, gt=0, description="median work of a challenger on an image, in the champion's"
+    )
     entra_tenant: str | None = Field(default=None, description="whose tokens open a served glint, beside API keys")
     entra_audience: str | None = Field(default=None, description="that these tokens must be meant for")
     entra_authority: str = Field(

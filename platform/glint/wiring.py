@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,21 +182,44 @@ def open_predictor(model: str, settings: Settings | None = None, policy: Policy 
     return Predictor(bundle, found.name, found.version, open_limits(settings))
 
 
-def serving_sources(models: Sequence[str], settings: Settings) -> list[Source]:
+def serving_sources(
+    models: Sequence[str],
+    settings: Settings,
+    challengers: Sequence[str] = (),
+    canary: float = 0.0,
+    shadow: float = 0.0,
+) -> list[Source]:
     """Models to serve, each under its name; each look at one finds where its alias points then.
 
-    Raises GlintError for one that does not exist, and for two of one name.
+    A challenger is tried on the shares `canary` and `shadow` of the images of the model of its name. Raises GlintError
+    for a model that does not exist, for two of one name, and for a challenger of none.
     """
-    from glint.serving.sources import Source
+    from glint.serving.sources import Challenge
 
     sources: dict[str, Source] = {}
     for model in models:
-        found = open_model(model, settings)
-        name = found.name or found.bundle.info.name
-        if name in sources:
-            raise GlintError(f"--model {model!r} is the second of the name {name}; requests could not tell them apart")
-        sources[name] = Source(name, partial(find_served, model, settings))
+        source = _source(model, settings)
+        if source.name in sources:
+            reason = f"is the second of the name {source.name}; requests could not tell them apart"
+            raise GlintError(f"--model {model!r} {reason}")
+        sources[source.name] = source
+    for model in challengers:
+        source = _source(model, settings)
+        champion = sources.get(source.name)
+        if champion is None or champion.challenge:
+            choices = ", ".join(name for name, one in sources.items() if not one.challenge) or "none"
+            raise GlintError(f"--challenger {model!r} is of the name {source.name}; models without one are: {choices}")
+        limits = settings.canary_max_errors, settings.canary_max_slowdown
+        sources[source.name] = replace(champion, challenge=Challenge(source, canary, shadow, *limits))
     return list(sources.values())
+
+
+def _source(model: str, settings: Settings) -> Source:
+    from glint.serving.sources import Source
+
+    found = open_model(model, settings)
+    alias = model.partition("@")[2] if found.name else ""
+    return Source(found.name or found.bundle.info.name, partial(find_served, model, settings), alias or None)
 
 
 def find_served(model: str, settings: Settings) -> Found:

@@ -32,6 +32,22 @@ def test_a_port_in_use_is_refused_before_anything_starts(bundle: Bundle) -> None
             serve(model=[str(bundle.directory)], port=port)
 
 
+@pytest.mark.parametrize("canary", ["10", "101%", "-1%", "ten%", "%", "1.2.3%"])
+def test_a_share_that_is_no_percentage_is_refused_by_name(canary: str) -> None:
+    with pytest.raises(GlintError, match=f"--canary {canary!r} must be a percentage"):
+        serve(model=["a"], challenger=["b"], canary=canary)
+
+
+def test_a_canary_of_no_challenger_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(GlintError, match="--canary 10% needs a --challenger"):
+        serve(model=[str(bundle.directory)], canary="10%")
+
+
+def test_a_challenger_of_no_served_model_is_refused_by_name(bundle: Bundle, sighted: Bundle) -> None:
+    with pytest.raises(GlintError, match="is of the name colours; models without one are: boards"):
+        serve(model=[str(bundle.directory)], challenger=[str(sighted.directory)], canary="10%")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_serves_until_told_to_stop_and_exits_with_0(tmp_path: Path, bundle: Bundle, stop: signal.Signals) -> None:

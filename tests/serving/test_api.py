@@ -210,7 +210,7 @@ def test_paths_and_methods_that_do_not_exist_are_problems(client: TestClient) ->
 
 def test_our_own_mistake_tells_nothing_of_the_inside(predictor: Predictor) -> None:
     class Broken(Models):
-        async def classify(self, name: str | None, data: bytes, top_k: int) -> Any:
+        async def classify(self, name: str | None, data: bytes, top_k: int, key: bytes | None = None) -> Any:
             raise ZeroDivisionError("a secret of the inside")
 
     models = Broken([Source("boards", lambda: Found("3", lambda: predictor))], Classifier(1), Metrics())

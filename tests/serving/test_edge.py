@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -6,12 +7,13 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from glint.serving.edge import middlewares
 
 
 def behind_the_edge(answer: Callable[[Request], Response]) -> TestClient:
-    app = Starlette(routes=[Route("/{path:path}", answer)])
+    app = Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])])
     (edge,) = middlewares()
     return TestClient(edge.cls(app))
 
@@ -38,3 +40,29 @@ def test_answers_of_the_application_and_serves_health_pass_unchanged() -> None:
     assert client.get("/").json() == {"mine": True}
     health = behind_the_edge(lambda request: PlainTextResponse("DRAINING", 503))
     assert health.get("/-/healthz").text == "DRAINING"
+
+
+def test_a_request_that_serve_leaves_without_an_answer_may_be_tried_again() -> None:
+    async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+        """As Serve's proxy where the replica dies."""
+
+    response = TestClient(middlewares()[0].cls(silent)).get("/")
+    assert (response.status_code, response.json()["reason"]) == (502, "replica_gone")
+    assert response.headers["retry-after"] == "1"
+
+
+def test_a_share_of_a_flood_is_refused_at_the_door_and_nothing_else_is() -> None:
+    seen: Counter[str] = Counter()
+
+    def overloaded(request: Request) -> Response:
+        seen[request.method] += 1
+        return JSONResponse({}, 503)
+
+    client = behind_the_edge(overloaded)
+    refused = [client.post("/v1/classify") for _ in range(200)]
+    assert {response.status_code for response in refused} == {503}
+    assert 0 < seen["POST"] < 100
+    assert all("retry-after" in response.headers for response in refused if response.content != b"{}")
+    for _ in range(20):
+        client.get("/v1/model")
+    assert seen["GET"] == 20

@@ -51,7 +51,9 @@ def test_a_model_follows_its_alias(name: str, registry: Registry, settings: Sett
     registry.promote(name, "2", "champion")
     models.follow()
     assert version(models) == "2"
-    assert f'glint_model_swaps_total{{model="{name}",result="swapped"}} 1.0' in models.metrics().decode()
+    assert (
+        f'glint_model_swaps_total{{model="{name}",result="swapped",role="champion"}} 1.0' in models.metrics().decode()
+    )
 
 
 def test_requests_during_a_swap_are_all_answered(name: str, registry: Registry, settings: Settings) -> None:
@@ -75,12 +77,14 @@ def test_a_version_that_fails_its_selftest_never_takes_over(
     def refuse(identity: str, open_predictor: object) -> None:
         raise GlintError(f"model {identity} fails its self-test: probabilities differ")
 
-    monkeypatch.setattr("glint.serving.models._load", refuse)
+    monkeypatch.setattr("glint.serving.live._load", refuse)
     registry.promote(name, "2", "champion")
     models.follow()
     models.follow()
     assert version(models) == "1"
-    assert f'glint_model_swaps_total{{model="{name}",result="refused"}} 1.0' in models.metrics().decode()
+    assert (
+        f'glint_model_swaps_total{{model="{name}",result="refused",role="champion"}} 1.0' in models.metrics().decode()
+    )
 
 
 def test_a_registry_that_is_away_changes_nothing(
@@ -94,9 +98,24 @@ def test_a_registry_that_is_away_changes_nothing(
     monkeypatch.setattr("glint.wiring.open_model", away)
     models.follow()
     assert version(models) == "1"
-    assert f'glint_model_swaps_total{{model="{name}",result="failed"}} 1.0' in models.metrics().decode()
+    assert f'glint_model_swaps_total{{model="{name}",result="failed",role="champion"}} 1.0' in models.metrics().decode()
 
 
 def test_two_models_of_one_name_are_refused(name: str, settings: Settings) -> None:
     with pytest.raises(GlintError, match=f"second of the name {name}"):
         serving_sources([f"models:/{name}/1", f"models:/{name}/2"], settings)
+
+
+def test_a_challenger_follows_its_own_alias_and_is_tried_anew(
+    name: str, registry: Registry, settings: Settings
+) -> None:
+    registry.promote(name, "2", "challenger")
+    sources = serving_sources([f"models:/{name}@champion"], settings, [f"models:/{name}@challenger"], canary=1.0)
+    models = Models(sources, Classifier(num_threads=1, max_wait_s=60), Metrics())
+    assert models.names == (name, f"{name}@champion", f"{name}/1", f"{name}@challenger", f"{name}/2")
+    assert asyncio.run(models.classify(None, red(), 1))[1].version == "2"
+    registry.promote(name, "1", "challenger")
+    models.follow()
+    assert asyncio.run(models.classify(None, red(), 1))[1].version == "1"
+    swapped = f'glint_model_swaps_total{{model="{name}",result="swapped",role="challenger"}} 1.0'
+    assert swapped in models.metrics().decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +25,14 @@ def serve(
             "batch API alone is served"
         ),
     ] = None,
+    challenger: Annotated[
+        list[str] | None,
+        typer.Option(help="another model of a served name, to be tried on its requests; may be repeated"),
+    ] = None,
+    canary: Annotated[str, typer.Option(metavar="PERCENT", help="of the images that challengers answer")] = "0%",
+    shadow: Annotated[
+        str, typer.Option(metavar="PERCENT", help="of the images that the other side scores too, to compare")
+    ] = "0%",
     host: Annotated[str, typer.Option(help="address to listen at; 0.0.0.0 is open to the network")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen at; 0 takes any free one")] = 8000,
     auth: Annotated[
@@ -36,8 +45,9 @@ def serve(
     """Answer `POST /v1/classify` with models and run the jobs of `/v1/batch`, until Ctrl-C or SIGTERM.
 
     A model named by an alias follows it: when the alias moves, the new version takes over without a failed request,
-    unless it fails its self-test. Stopping, it finishes the requests in flight and exits with 0; jobs that are not
-    finished go on when it starts again.
+    unless it fails its self-test. A challenger shares its champion's replicas, and is tried no longer once it crosses
+    GLINT_CANARY_MAX_ERRORS or GLINT_CANARY_MAX_SLOWDOWN. Stopping, the server finishes the requests in flight and exits
+    with 0; jobs that are not finished go on when it starts again.
 
     Examples:
 
@@ -46,6 +56,8 @@ def serve(
         glint serve --model models:/boards@champion --model models:/leaves@champion --port 9000
 
         glint serve --model models:/boards@champion --host 0.0.0.0 --replicas 1:4
+
+        glint serve --model models:/boards@champion --challenger models:/boards@challenger --canary 10% --shadow 25%
 
         GLINT_BATCH_INPUTS=az://images/line-4 glint serve
 
@@ -73,7 +85,8 @@ def serve(
 
     settings = Settings()
     guarded = needs_keys(host, auth, settings)
-    sources = serving_sources(model or [], settings)
+    shares = share("--canary", canary, challenger), share("--shadow", shadow, challenger)
+    sources = serving_sources(model or [], settings, challenger or [], *shares)
     found = open_model(model[0], settings) if model else None
     check_webhooks(settings)
     logs = None
@@ -116,6 +129,19 @@ def needs_keys(host: str, auth: bool | None, settings: Settings) -> bool:
         choices = "make one with `glint keys add NAME`, set GLINT_ENTRA_TENANT, or let anybody in with --no-auth"
         raise GlintError(f"--host {host} asks for API keys, and there is none: {choices}")
     return wanted
+
+
+def share(option: str, text: str, challengers: Sequence[str] | None) -> float:
+    """A percentage as a number from 0 to 1; raises GlintError for anything else, and for one of no challenger."""
+    from glint.core.errors import GlintError
+
+    number = text.removesuffix("%")
+    value = float(number) / 100 if number.replace(".", "", 1).isdecimal() and number != text else -1
+    if not 0 <= value <= 1:
+        raise GlintError(f"{option} {text!r} must be a percentage from 0% to 100%, such as 10%")
+    if value and not challengers:
+        raise GlintError(f"{option} {text} needs a --challenger that it is for")
+    return value
 
 
 def num_replicas(text: str) -> int | tuple[int, int]:

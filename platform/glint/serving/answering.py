@@ -8,11 +8,14 @@ from glint.core.outcome import ModelRef, Prediction
 
 
 class Answering(Protocol):
-    """The models behind the API, by name; None means the first. Methods raise ProblemError 404 for unknown names."""
+    """The models behind the API; a name is NAME, NAME@ALIAS or NAME/VERSION, None means the first.
+
+    Methods raise ProblemError 404 for what is not served.
+    """
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the models, the default first."""
+        """What a request may name, the default first."""
 
     def describe(self, name: str | None) -> tuple[ModelRef, tuple[str, ...]]:
         """A model and its classes."""
@@ -21,14 +24,19 @@ class Answering(Protocol):
         """Raise ProblemError 503 where an image that came now would wait for too long."""
 
     async def classify(
-        self, name: str | None, data: bytes, top_k: int
+        self, name: str | None, data: bytes, top_k: int, key: bytes | None
     ) -> tuple[Prediction, ModelRef, dict[str, float]]:
-        """An encoded image's prediction, the model's and the milliseconds of each stage; raises ImageError."""
+        """An encoded image's prediction, the model's and the milliseconds of each stage; raises ImageError.
 
-    async def explain(self, name: str | None, data: bytes, label: str) -> str | None:
-        """A PNG in base64 of where the model looked."""
+        What has the same `key`, by default the same image, falls to the same side of a canary.
+        """
 
-    async def probabilities(self, name: str | None, data: bytes) -> tuple[Prediction, ModelRef, list[float]]:
+    async def explain(self, name: str | None, model: ModelRef, data: bytes, label: str) -> str | None:
+        """A PNG in base64 of where the model that answered looked."""
+
+    async def probabilities(
+        self, name: str | None, data: bytes, key: bytes | None
+    ) -> tuple[Prediction, ModelRef, list[float]]:
         """An image's prediction and the probability of each class; raises ImageError."""
 
     def metrics(self) -> bytes:

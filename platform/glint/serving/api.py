@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Annotated, Any
 
@@ -51,9 +52,27 @@ class Welcome(BaseModel):
     openapi: str = "/openapi.json"
 
 
-ModelName = Annotated[str | None, Query(max_length=200, description="a served name; the first is the default")]
+ModelName = Annotated[
+    str | None,
+    Query(max_length=200, description="NAME, NAME@ALIAS or NAME/VERSION of what is served; the first is the default"),
+]
+Sticky = Annotated[
+    str | None,
+    Query(max_length=200, description="what a canary treats alike, such as a line; by default the image itself"),
+]
 TopK = Annotated[int, Query(ge=1, le=MAX_TOP_K, description="how many classes to answer with, if there are as many")]
 Explain = Annotated[bool, Query(description="add a PNG of the image with what spoke for its label over it")]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a request asks for, beside its images."""
+
+    model: str | None
+    top_k: int
+    explain: bool
+    key: bytes | None
+    """what a canary treats alike"""
 
 
 def create_app(models: Answering, limits: BodyLimits, read_uri: ReadUri) -> FastAPI:
@@ -105,16 +124,18 @@ def create_app(models: Answering, limits: BodyLimits, read_uri: ReadUri) -> Fast
         model: ModelName = None,
         top_k: TopK = DEFAULT_TOP_K,
         explain: Explain = False,
+        sticky: Sticky = None,
     ) -> Classification | Classifications:
         models.describe(model)
         models.check_room()
+        options = Options(model, top_k, explain, sticky.encode() if sticky is not None else None)
         began = perf_counter()
         sent, several = await read_images(request, limits)
         timings_ms = {"body": 1000 * (perf_counter() - began)}
         if several:
-            asked = [_result(models, one, read_uri, model, top_k, explain) for one in sent]
+            asked = [_result(models, one, read_uri, options) for one in sent]
             return Classifications(results=tuple(await asyncio.gather(*asked)))
-        answer = await _answer(models, sent[0], read_uri, model, top_k, explain, timings_ms)
+        answer = await _answer(models, sent[0], read_uri, options, timings_ms)
         response.headers["Server-Timing"] = _server_timing(timings_ms)
         return answer
 
@@ -122,28 +143,22 @@ def create_app(models: Answering, limits: BodyLimits, read_uri: ReadUri) -> Fast
 
 
 async def _answer(
-    models: Answering,
-    sent: Sent,
-    read_uri: ReadUri,
-    model: str | None,
-    top_k: int,
-    explain: bool,
-    timings_ms: dict[str, float],
+    models: Answering, sent: Sent, read_uri: ReadUri, options: Options, timings_ms: dict[str, float]
 ) -> Classification:
     """The answer for one image; adds the milliseconds of its stages to `timings_ms`."""
     data = sent.data if sent.data is not None else await asyncio.to_thread(read_uri, sent.uri or "")
-    prediction, ref, stages_ms = await models.classify(model, data, top_k)
+    prediction, ref, stages_ms = await models.classify(options.model, data, options.top_k, options.key)
     timings_ms |= stages_ms
     label = prediction.top_k[0].label
-    return classification(prediction, ref, await models.explain(model, data, label) if explain else None)
+    return classification(
+        prediction, ref, await models.explain(options.model, ref, data, label) if options.explain else None
+    )
 
 
-async def _result(
-    models: Answering, sent: Sent, read_uri: ReadUri, model: str | None, top_k: int, explain: bool
-) -> Result:
+async def _result(models: Answering, sent: Sent, read_uri: ReadUri, options: Options) -> Result:
     """The answer for one image of several, or what is wrong with it."""
     try:
-        answer = await _answer(models, sent, read_uri, model, top_k, explain, {})
+        answer = await _answer(models, sent, read_uri, options, {})
     except ImageError as error:
         return Result(name=sent.name, classification=None, error=OutcomeError(type=error.type, message=str(error)))
     except ProblemError as problem:

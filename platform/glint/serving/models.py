@@ -1,84 +1,54 @@
-"""The models that a replica serves by name, each following its alias: swapped in place, and never for a worse reader.
-
-A request keeps the predictor that it began with, so a swap fails none.
-"""
+"""The models that a replica serves by name, each following its alias, some with a challenger."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from glint.core.errors import GlintError, ImageError
+from glint.core.errors import ImageError
 from glint.core.outcome import ModelRef, Prediction
-from glint.serving.classifier import Classifier, warm_up
-from glint.serving.explanations import Explanations
-from glint.serving.metrics import Metrics
+from glint.serving.contest import CHALLENGER, CHAMPION, Contest
+from glint.serving.live import Answered, LiveModel
 from glint.serving.problems import ProblemError
-from glint.vision.selftest import run_selftest
 
 if TYPE_CHECKING:
+    from glint.serving.classifier import Classifier
+    from glint.serving.metrics import Metrics
     from glint.serving.sources import Source
-    from glint.vision.predictor import Predictor
 
 LOG = logging.getLogger("glint.serving")
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A predictor that has passed its self-test, and what opened it."""
-
-    identity: str
-    predictor: Predictor
-    explanations: Explanations
-
-
-class LiveModel:
-    """One served name. `current` is replaced as a whole."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        found = source.find()
-        self.current = _load(found.identity, found.open)
-        self._refused: str | None = None
-
-    def follow(self) -> str | None:
-        """Serve what the source means now: `swapped` or `refused`, None where that is what is served or was refused.
-
-        Raises GlintError, or an error of the registry's, where the source does not say.
-        """
-        found = self.source.find()
-        if found.identity in (self.current.identity, self._refused):
-            return None
-        try:
-            self.current = _load(found.identity, found.open)
-        except GlintError as error:
-            self._refused = found.identity
-            LOG.error("%s stays at %s: %s", self.source.name, self.current.identity, error)
-            return "refused"
-        LOG.warning("%s is now %s", self.source.name, found.identity)
-        return "swapped"
-
-
 class Models:
-    """Answers for several models by name, on the threads of one classifier."""
+    """Answers for several models by name, on the threads of one classifier.
+
+    A request may name NAME, or one side of it as NAME@ALIAS or NAME/VERSION.
+    """
 
     def __init__(self, sources: Sequence[Source], classifier: Classifier, metrics: Metrics) -> None:
         self._classifier, self._metrics = classifier, metrics
         self._live = {source.name: LiveModel(source) for source in sources}
-        for name, live in self._live.items():
-            metrics.serves(name, live.current.predictor.model)
+        self._contests = {
+            source.name: Contest(self._live[source.name], source.challenge, classifier, metrics)
+            for source in sources
+            if source.challenge
+        }
+        for name, role, live in self._sides():
+            metrics.serves(name, role, live.current.predictor.model)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the models, the default first."""
-        return tuple(self._live)
+        """What a request may name: the models, the default first, then their sides by alias and by version."""
+        sides = [
+            side for name, _, live in self._sides() for side in (_by_alias(name, live), _by_version(name, live)) if side
+        ]
+        return tuple(dict.fromkeys([*self._live, *sides]))
 
     def describe(self, name: str | None) -> tuple[ModelRef, tuple[str, ...]]:
         """A model and its classes; raises ProblemError 404 for an unknown name."""
-        predictor = self._named(name).current.predictor
+        predictor = self._named(name)[1].current.predictor
         return predictor.model, predictor.classes
 
     def check_room(self) -> None:
@@ -86,35 +56,41 @@ class Models:
         self._classifier.admission.check()
 
     async def classify(
-        self, name: str | None, data: bytes, top_k: int
+        self, name: str | None, data: bytes, top_k: int, key: bytes | None = None
     ) -> tuple[Prediction, ModelRef, dict[str, float]]:
-        """An image's prediction, the model that made it, and the milliseconds of each stage; raises ImageError."""
-        live = self._named(name)
-        predictor = live.current.predictor
-        prediction, timings_ms = await self._counted(live.source.name, predictor, data, top_k)
-        return prediction, predictor.model, timings_ms
+        """An image's prediction, the model that made it, and the milliseconds of each stage; raises ImageError.
 
-    async def probabilities(self, name: str | None, data: bytes) -> tuple[Prediction, ModelRef, list[float]]:
+        What has the same `key`, by default the same image, falls to the same side of a canary.
+        """
+        answered = await self._counted(name, data, top_k, key)
+        return answered.prediction, answered.predictor.model, answered.timings_ms
+
+    async def probabilities(
+        self, name: str | None, data: bytes, key: bytes | None = None
+    ) -> tuple[Prediction, ModelRef, list[float]]:
         """An image's prediction and the probability of each class, in the order of the classes."""
-        live = self._named(name)
-        predictor = live.current.predictor
-        prediction, _ = await self._counted(live.source.name, predictor, data, len(predictor.classes))
-        shares = {score.label: score.confidence for score in prediction.top_k}
-        return prediction, predictor.model, [shares[label] for label in predictor.classes]
+        answered = await self._counted(name, data, None, key)
+        shares = {score.label: score.confidence for score in answered.prediction.top_k}
+        return answered.prediction, answered.predictor.model, [shares[label] for label in answered.predictor.classes]
 
-    async def explain(self, name: str | None, data: bytes, label: str) -> str | None:
-        """A PNG in base64 of where the model looked; None where that cannot be told."""
-        explanations = self._named(name).current.explanations
-        return await self._classifier.run(explanations.explain, data, label)
+    async def explain(self, name: str | None, model: ModelRef, data: bytes, label: str) -> str | None:
+        """A PNG in base64 of where the model that answered looked; None where that cannot be told."""
+        plain, live = self._named(name)
+        if (contest := self._contests.get(plain)) and contest.challenger.current.predictor.model == model:
+            live = contest.challenger
+        return await self._classifier.run(live.current.explanations.explain, data, label)
 
-    async def _counted(
-        self, name: str, predictor: Predictor, data: bytes, top_k: int
-    ) -> tuple[Prediction, dict[str, float]]:
+    async def _counted(self, name: str | None, data: bytes, top_k: int | None, key: bytes | None) -> Answered:
+        plain, live = self._named(name)
+        contest = self._contests.get(plain) if name in (None, plain) else None
         began, outcome = perf_counter(), "error"
         try:
-            answer = await self._classifier.classify(predictor, data, top_k)
+            if contest:
+                answered = await contest.answer(data, top_k, key)
+            else:
+                answered = await live.current.answer(self._classifier, data, top_k)
             outcome = "ok"
-            return answer
+            return answered
         except ImageError as error:
             outcome = error.type
             raise
@@ -122,7 +98,7 @@ class Models:
             outcome = problem.reason
             raise
         finally:
-            self._metrics.image(name, outcome, perf_counter() - began)
+            self._metrics.image(plain, outcome, perf_counter() - began)
 
     def metrics(self) -> bytes:
         """The replica's counters, as Prometheus reads them."""
@@ -131,31 +107,41 @@ class Models:
 
     def follow(self) -> None:
         """Let each model follow its alias once. What goes wrong leaves it as it is, and is counted and logged."""
-        for name, live in self._live.items():
+        for name, role, live in self._sides():
             try:
                 result = live.follow()
             except Exception:
-                LOG.exception("%s: its alias cannot be followed", name)
+                LOG.exception("%s: the alias of its %s cannot be followed", name, role)
                 result = "failed"
             if result:
-                self._metrics.swap(name, result)
-                self._metrics.serves(name, live.current.predictor.model)
+                self._metrics.swap(name, role, result)
+                self._metrics.serves(name, role, live.current.predictor.model)
+            if result == "swapped" and name in self._contests:
+                self._contests[name].begin()
 
-    def _named(self, name: str | None) -> LiveModel:
+    def _sides(self) -> Iterator[tuple[str, str, LiveModel]]:
+        for name, live in self._live.items():
+            yield name, CHAMPION, live
+            if contest := self._contests.get(name):
+                yield name, CHALLENGER, contest.challenger
+
+    def _named(self, name: str | None) -> tuple[str, LiveModel]:
+        """The plain name of what a request names, and that side of it."""
         if name is None:
-            return next(iter(self._live.values()))
-        if name not in self._live:
-            choices = ", ".join(self._live)
-            raise ProblemError(404, "unknown_model", f"model {name[:100]!r} is not served; there are: {choices}")
-        return self._live[name]
+            return next(iter(self._live.items()))
+        if name in self._live:
+            return name, self._live[name]
+        for plain, _, live in self._sides():
+            if name in (_by_alias(plain, live), _by_version(plain, live)):
+                return plain, live
+        choices = ", ".join(self.names)
+        raise ProblemError(404, "unknown_model", f"model {name[:100]!r} is not served; there are: {choices}")
 
 
-def _load(identity: str, open_predictor: Callable[[], Predictor]) -> Loaded:
-    """Open and try a model; raises GlintError when it does not see what training saw."""
-    predictor = open_predictor()
-    result = run_selftest(predictor)
-    if result and not result.passed:
-        why = result.error or f"probabilities differ by {result.max_difference:.3g}, {result.tolerance:.3g} are allowed"
-        raise GlintError(f"model {identity} fails its self-test: {why}")
-    warm_up(predictor)
-    return Loaded(identity, predictor, Explanations(predictor))
+def _by_alias(name: str, live: LiveModel) -> str | None:
+    return f"{name}@{live.source.alias}" if live.source.alias else None
+
+
+def _by_version(name: str, live: LiveModel) -> str | None:
+    version = live.current.predictor.model.version
+    return f"{name}/{version}" if version else None

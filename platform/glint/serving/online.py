@@ -149,6 +149,7 @@ def _deployment(serving: Serving) -> serve.Deployment:
         max_ongoing_requests=MAX_ONGOING,
         max_queued_requests=MAX_QUEUED,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
+        max_surge_percent=100,  # an upgrade starts the new replicas before it stops the old
         graceful_shutdown_timeout_s=serving.drain_s,
         graceful_shutdown_wait_loop_s=0.2,
         ray_actor_options={"num_cpus": 0.5},

@@ -24,3 +24,21 @@ class Source:
 
     name: str
     find: Callable[[], Found]
+    alias: str | None = None
+    """of the registry, where the model was named by one"""
+    challenge: Challenge | None = None
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """A model that is tried on the requests of another of its name, and when that has to end."""
+
+    source: Source
+    canary: float = 0.0
+    """share of the images that the challenger answers"""
+    shadow: float = 0.0
+    """share of the images that the other side scores too, to compare; callers notice nothing of it"""
+    max_errors: float = 0.02
+    """share of its latest images that it may fail on"""
+    max_slowdown: float = 2.0
+    """its median work on an image, in the champion's"""

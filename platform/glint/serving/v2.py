@@ -22,6 +22,8 @@ from glint.serving.protocol import (
     write_response,
 )
 
+NO_VERSION = "1"
+"""What the protocol has for a model that is no version of a registered one."""
 Name = Annotated[str, Path(max_length=200)]
 BODY = {
     "required": True,
@@ -73,7 +75,7 @@ def protocol_v2(models: Answering, limits: BodyLimits) -> APIRouter:
         shapes = {"probabilities": [-1, len(classes)]}
         return {
             "name": name,
-            "versions": [ref.version or "1"],
+            "versions": _versions(models, name) or [NO_VERSION],
             "platform": f"glint_{ref.engine}",
             "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1]}],
             "outputs": [
@@ -100,16 +102,16 @@ def protocol_v2(models: Answering, limits: BodyLimits) -> APIRouter:
         openapi_extra={"requestBody": BODY},
     )
     async def infer(request: Request, name: Name, version: str | None = None) -> Response:
-        _described(models, name, version)
+        asked_for = _asked_for(models, name, version)
         models.check_room()
         asked, images = read_request(await read_body(request, limits), request.headers.get(HEADER))
-        answers = await asyncio.gather(*(models.probabilities(name, image) for image in images))
+        answers = await asyncio.gather(*(models.probabilities(asked_for, image, images[0]) for image in images))
         tensors: dict[str, Values] = {
             "probabilities": np.array([shares for _, _, shares in answers], dtype=np.float32),
             "label": [prediction.label or "" for prediction, _, _ in answers],
             "decision": [str(prediction.decision) for prediction, _, _ in answers],
         }
-        body, headers = write_response(asked, name, answers[0][1].version or "1", tensors)
+        body, headers = write_response(asked, name, answers[0][1].version or NO_VERSION, tensors)
         return Response(body, headers=headers)
 
     return router
@@ -117,7 +119,20 @@ def protocol_v2(models: Answering, limits: BodyLimits) -> APIRouter:
 
 def _described(models: Answering, name: str, version: str | None) -> tuple[Any, tuple[str, ...]]:
     """The model and its classes; raises ProblemError 404 where it or its version is not served."""
-    ref, classes = models.describe(name)
-    if version is not None and version != (ref.version or "1"):
-        raise ProblemError(404, "unknown_version", f"model {name} is served as version {ref.version or '1'}")
-    return ref, classes
+    return models.describe(_asked_for(models, name, version))
+
+
+def _asked_for(models: Answering, name: str, version: str | None) -> str:
+    """A model, or one version of it, as requests name it; raises ProblemError 404 where that is not served."""
+    models.describe(name)
+    if version is None:
+        return name
+    versions = _versions(models, name)
+    if version not in (versions or [NO_VERSION]):
+        raise ProblemError(404, "unknown_version", f"model {name} is served as version {' and '.join(versions) or 1}")
+    return f"{name}/{version}" if versions else name
+
+
+def _versions(models: Answering, name: str) -> list[str]:
+    """Those of a model that are served; none where it is of no registry."""
+    return [one.removeprefix(f"{name}/") for one in models.names if one.startswith(f"{name}/")]

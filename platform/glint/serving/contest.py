@@ -1,0 +1,151 @@
+"""A champion and its challenger in one replica: who answers an image, how the two compare, and when to stop trying.
+
+Both share the replica's threads, so a canary needs no replicas of its own. Each replica judges by its own images.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Iterable
+from statistics import median
+from typing import TYPE_CHECKING
+
+from glint.core.errors import ImageError
+from glint.core.outcome import Prediction
+from glint.serving.live import Answered, LiveModel
+from glint.serving.problems import ProblemError
+
+if TYPE_CHECKING:
+    from glint.serving.classifier import Classifier
+    from glint.serving.metrics import Metrics
+    from glint.serving.sources import Challenge
+
+LOG = logging.getLogger("glint.serving")
+CHAMPION, CHALLENGER = "champion", "challenger"
+WINDOW = 200
+"""Latest images of a side that it is judged by."""
+FEWEST = 50
+"""Images of each side before their latencies are compared."""
+
+
+class Contest:
+    """Asks the challenger for a share of the champion's images, until it fails too often or takes too long."""
+
+    def __init__(self, champion: LiveModel, challenge: Challenge, classifier: Classifier, metrics: Metrics) -> None:
+        self._challenge, self._classifier, self._metrics = challenge, classifier, metrics
+        self._name = champion.source.name
+        self._sides = {CHAMPION: champion, CHALLENGER: LiveModel(challenge.source)}
+        self._took_s: dict[str, deque[float | None]] = {side: deque(maxlen=WINDOW) for side in self._sides}
+        self._comparisons: set[asyncio.Task[None]] = set()
+        self.begin()
+
+    @property
+    def challenger(self) -> LiveModel:
+        """The side that is tried."""
+        return self._sides[CHALLENGER]
+
+    def begin(self) -> None:
+        """Try the challenger, or another version of it, without what is known of those before."""
+        for took_s in self._took_s.values():
+            took_s.clear()
+        self._trying = True
+        self._metrics.trying(self._name, True)
+
+    async def answer(self, data: bytes, top_k: int | None, key: bytes | None) -> Answered:
+        """An image's answer by the side that `key`, or else the image, falls to.
+
+        Whatever goes wrong in the challenger, the champion answers. Raises ImageError, and ProblemError 503 as the
+        classifier does.
+        """
+        canary, shadow = self._draw(data if key is None else key)
+        side, other = (CHALLENGER, CHAMPION) if canary else (CHAMPION, CHALLENGER)
+        try:
+            answered = await self._ask(side, data, top_k)
+        except (ImageError, ProblemError):
+            raise
+        except Exception:
+            if side == CHAMPION:
+                raise
+            LOG.exception("%s: its challenger failed on an image; the champion answers", self._name)
+            return await self._ask(CHAMPION, data, top_k)
+        if shadow:
+            self._shadow(other, data, answered.prediction)
+        return answered
+
+    def _draw(self, key: bytes) -> tuple[bool, bool]:
+        """Whether the challenger answers, and whether the other side scores too: the same for a key at any time."""
+        if not self._trying:
+            return False, False
+        digest = hashlib.blake2b(key, digest_size=8).digest()
+        first, second = (int.from_bytes(half, "big") / 2**32 for half in (digest[:4], digest[4:]))
+        return first < self._challenge.canary, second < self._challenge.shadow
+
+    async def _ask(self, side: str, data: bytes, top_k: int | None) -> Answered:
+        loaded = self._sides[side].current
+        try:
+            answered = await loaded.answer(self._classifier, data, top_k)
+        except (ImageError, ProblemError):  # the image's fault, or the load's
+            raise
+        except Exception:
+            self._record(side, None)
+            raise
+        self._record(side, answered.work_s)
+        return answered
+
+    def _shadow(self, side: str, data: bytes, answer: Prediction) -> None:
+        """Let the side that has not answered score too, where that makes no request wait."""
+        if not self._classifier.admission.idle:
+            self._metrics.compared(self._name, "skipped")
+            return
+        task = asyncio.create_task(self._compare(side, data, answer))
+        self._comparisons.add(task)
+        task.add_done_callback(self._comparisons.discard)
+
+    async def _compare(self, side: str, data: bytes, answer: Prediction) -> None:
+        try:
+            other = (await self._ask(side, data, 1)).prediction
+        except ProblemError:
+            self._metrics.compared(self._name, "skipped")
+        except Exception:  # nobody waits for this task, whose request has its answer
+            LOG.warning("%s: its %s failed on an image that the other side answered", self._name, side, exc_info=True)
+            self._metrics.compared(self._name, "failed")
+        else:
+            self._metrics.compared(self._name, _difference(answer, other))
+
+    def _record(self, side: str, took_s: float | None) -> None:
+        """Remember what an image took, None where it failed."""
+        self._metrics.contested(self._name, side, took_s)
+        self._took_s[side].append(took_s)
+        if self._trying and (why := self._reason()):
+            self._trying = False
+            self._metrics.trying(self._name, False)
+            identity = self.challenger.current.identity
+            LOG.error("%s: back to the champion alone, until the challenger is not %s: %s", self._name, identity, why)
+
+    def _reason(self) -> str | None:
+        """Why the challenger should be tried no longer."""
+        limits, mine = self._challenge, self._took_s[CHALLENGER]
+        errors = sum(took_s is None for took_s in mine)
+        if errors > limits.max_errors * WINDOW:
+            return f"{errors} errors in its latest {len(mine)} images, {limits.max_errors:.1%} of {WINDOW} are allowed"
+        if min(map(len, self._took_s.values())) < FEWEST:
+            return None
+        # The median, since on busy cores a few images take several times as long, whichever side they fall to.
+        ours, theirs = (_median_ms(self._took_s[side]) for side in (CHALLENGER, CHAMPION))
+        if ours > limits.max_slowdown * theirs:
+            allowed = f"{limits.max_slowdown:g} times the champion's {theirs:.1f} ms are allowed"
+            return f"an image takes {ours:.1f} ms, {allowed}"
+        return None
+
+
+def _difference(one: Prediction, other: Prediction) -> str:
+    if one.labels != other.labels:
+        return "other_label"
+    return "same" if one.decision == other.decision else "other_decision"
+
+
+def _median_ms(took_s: Iterable[float | None]) -> float:
+    return 1000 * median([one for one in took_s if one is not None] or [0.0])

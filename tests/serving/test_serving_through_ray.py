@@ -1,0 +1,139 @@
+"""`glint serve` as people start it, through Ray Serve's own proxy: one start for all that only that can show."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from tests.colours import register
+
+from glint.adapters.registry import Registry
+from glint.settings import Settings
+from glint.vision.bundle import Bundle
+from glint.wiring import open_registry
+
+pytestmark = pytest.mark.slow
+NAME = "colours"
+COMMAND = [sys.executable, "-c", "from glint.cli.app import main; main()", "serve"]
+SETTINGS = {"GLINT_SERVE_FOLLOW_S": "0.2", "GLINT_SERVE_TIMEOUT_S": "5", "GLINT_SERVE_MAX_WAIT_S": "60"}
+MANY_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running `glint serve` of the champion, which version 1 is; version 3 does not see what its self-test says."""
+
+    process: subprocess.Popen[str]
+    client: httpx.Client
+    registry: Registry
+    image: bytes
+
+    def ask(self) -> httpx.Response:
+        return self.client.post("/v1/classify", content=self.image)
+
+    def until(self, seen: Callable[[], bool]) -> None:
+        """Ask on from four callers until something is seen; each request is answered."""
+        stop = threading.Event()
+
+        def caller() -> set[int]:
+            statuses = set()
+            while not stop.is_set():
+                statuses.add(self.ask().status_code)
+            return statuses
+
+        with ThreadPoolExecutor(4) as callers:
+            asking = [callers.submit(caller) for _ in range(4)]
+            timer = threading.Timer(MANY_SECONDS, stop.set)
+            timer.start()
+            while not seen() and not stop.is_set():
+                pass
+            timer.cancel()
+            assert not stop.is_set(), "in vain"
+            stop.set()
+        assert set.union(*(one.result() for one in asking)) == {200}
+
+
+@pytest.fixture(scope="module")
+def served(sighted: Bundle, blind: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    home = tmp_path_factory.mktemp("serving")
+    registry = open_registry(Settings(home=home))
+    wrong = home / "wrong" / "artifacts" / "bundle"
+    shutil.copytree(sighted.directory, wrong)
+    shutil.copy(blind.directory / "weights.safetensors", wrong)
+    assert [register(registry, NAME, bundle) for bundle in (sighted, blind, Bundle(wrong))] == ["1", "2", "3"]
+    registry.promote(NAME, "1", "champion")
+    command = [*COMMAND, "--model", f"models:/{NAME}@champion", "--port", "0", "--json"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    environment = os.environ | SETTINGS | {"GLINT_HOME": str(home)}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        try:
+            assert process.stdout is not None
+            url = json.loads(process.stdout.readline())["url"]
+            image = (sighted.directory / "selftest" / "0").read_bytes()
+            with httpx.Client(base_url=url, timeout=MANY_SECONDS) as client:
+                yield Served(process, client, registry, image)
+        finally:
+            process.kill()
+
+
+def version(served: Served) -> str:
+    return str(served.ask().json()["model"]["version"])
+
+
+def test_no_request_fails_while_the_alias_moves(served: Served) -> None:
+    assert version(served) == "1"
+    served.registry.promote(NAME, "2", "champion")
+    served.until(lambda: version(served) == "2")
+
+
+def test_a_version_that_fails_its_selftest_is_refused_and_the_old_one_serves_on(served: Served) -> None:
+    before = version(served)
+    served.registry.promote(NAME, "3", "champion")
+    served.until(lambda: 'result="refused"' in served.client.get("/metrics").text)
+    assert version(served) == before
+
+
+@pytest.mark.parametrize("header", ["x-request-timeout-seconds", "X-Request-Timeout-Seconds"])
+def test_callers_cannot_shorten_serves_time_limit(served: Served, header: str) -> None:
+    response = served.client.post("/v1/classify", content=served.image, headers={header: "0.000001"})
+    assert response.status_code == 200
+
+
+def test_callers_cannot_switch_serves_time_limit_off(served: Served) -> None:
+    switches = {"x-request-timeout-seconds": "0", "x-request-disconnect-disabled": "?1"}
+    connection = half_sent(served, switches)
+    response = connection.getresponse()
+    assert (response.status, json.loads(response.read())["reason"]) == (408, "timed_out")
+
+
+def test_what_is_in_flight_at_sigterm_is_answered(served: Served) -> None:
+    """The last of all, for it ends the server."""
+    connection = half_sent(served, {})
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.stderr is not None
+    lines = iter(served.process.stderr.readline, "")
+    assert any(line.startswith("stopping") for line in lines)
+    connection.send(served.image[10:])
+    assert connection.getresponse().status == 200
+    assert served.process.wait(timeout=MANY_SECONDS) == 0
+
+
+def half_sent(served: Served, headers: dict[str, str]) -> http.client.HTTPConnection:
+    """A connection on which the beginning of an image has been sent."""
+    address = urlsplit(str(served.client.base_url))
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=MANY_SECONDS)
+    connection.putrequest("POST", "/v1/classify")
+    for name, value in (headers | {"content-length": str(len(served.image))}).items():
+        connection.putheader(name, value)
+    connection.endheaders(served.image[:10])
+    return connection
