@@ -90,10 +90,10 @@ def write_images(folder: Path) -> dict[str, tuple[str, str]]:
     return expected
 
 
-def write_model(folder: Path) -> None:
-    """A small model with random weights: what it says does not matter."""
+def write_model(folder: Path, backbone: str = "test_resnet", size: int = SIZE) -> None:
+    """A model with random weights: what it says does not matter."""
     torch.manual_seed(0)
-    recipe = Recipe(name="poison", backbone="test_resnet", weights="none", preprocessing=Preprocessing(image_size=SIZE))
+    recipe = Recipe(name="chance", backbone=backbone, weights="none", preprocessing=Preprocessing(image_size=size))
     info = BundleInfo(
         name=recipe.name,
         backbone=recipe.backbone,

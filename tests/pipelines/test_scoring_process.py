@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -64,8 +65,8 @@ def spoilt(run: BatchRun, bad: dict[str, int]) -> BatchRun:
 
 def outcomes(run: BatchRun) -> dict[str, Outcome]:
     """By file name, when both chunks are scored side by side."""
-    process, bridge = ScoringProcess(run), Bridge()
-    with ThreadPoolExecutor(2) as callers:
+    bridge = Bridge()
+    with closing(ScoringProcess(run)) as process, ThreadPoolExecutor(2) as callers:
         written = list(callers.map(process.score, range(2)))
     assert [Chunk.model_validate_json(one.document).chunk for one in written] == [0, 1]
     found = bridge.run(run.store.page(run.id, limit=1000)).outcomes
@@ -106,5 +107,5 @@ def test_a_mini_batch_has_an_end_whatever_its_images_do(run: BatchRun) -> None:
 
 def test_a_model_that_is_another_by_now_is_no_death(run: BatchRun) -> None:
     other = replace(run, model=run.model.model_copy(update={"policy": "0" * 16}))
-    with pytest.raises(GlintError, match="has become another bundle or policy since the job began"):
-        ScoringProcess(other).score(0)
+    with closing(ScoringProcess(other)) as process, pytest.raises(GlintError, match="has become another bundle or"):
+        process.score(0)

@@ -76,8 +76,10 @@ class ScoringProcess:
         self._broken: Exception | None = None
         self._threads: Future[dict[str, int]] = Future()
         self._woken, self._wake = multiprocessing.Pipe(duplex=False)
+        self._closed = False
         self._start()
-        threading.Thread(target=self._watch, name="glint-watchdog", daemon=True).start()
+        self._watchdog = threading.Thread(target=self._watch, name="glint-watchdog", daemon=True)
+        self._watchdog.start()
 
     def threads(self) -> dict[str, int]:
         """How many threads each step has, and `cores`; waits until the process is ready.
@@ -96,6 +98,12 @@ class ScoringProcess:
             self._wake.send_bytes(b"!")
         return asked.written.result()
 
+    def close(self) -> None:
+        """End the process, with whatever it has in hand."""
+        self._closed = True
+        self._wake.send_bytes(b"!")
+        self._watchdog.join()
+
     # All below runs in the watchdog's thread.
 
     def _start(self) -> None:
@@ -108,7 +116,7 @@ class ScoringProcess:
 
     def _watch(self) -> None:
         try:
-            while True:
+            while not self._closed:
                 self._hand_out()
                 wait([self._connection, self._woken, self._process.sentinel], TICK_S)
                 while self._woken.poll():
@@ -120,6 +128,7 @@ class ScoringProcess:
                 elif self._convict(time.monotonic()):
                     self._process.kill()
                     self._replace()
+            self._give_up(RuntimeError("the scoring process was closed"))
         except Exception as error:  # noqa: BLE001 - the edge of a thread: whoever waits for a chunk is told
             self._give_up(error)
 
@@ -244,6 +253,7 @@ class ScoringProcess:
 
     def _give_up(self, error: Exception) -> None:
         self._process.kill()
+        self._process.join()
         with self._lock:
             self._broken, asked = error, self._asked
             self._asked = []
