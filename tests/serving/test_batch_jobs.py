@@ -232,6 +232,24 @@ def test_a_retry_leaves_only_the_chunks_that_are_not_scored_again(
     bridge.close()
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"mini_batch_size": 50}, "stays 99"),
+        ({"error_threshold": "many"}, "options.error_threshold must be a count"),
+        ({"speed": 3}, "options.speed is no option of a job; there are mini_batch_size"),
+    ],
+)
+def test_a_retry_with_impossible_options_is_refused(
+    client: httpx.Client, endpoint: str, store: SqliteStore, options: dict, said: str
+) -> None:
+    id = ended(client, store)
+    answer = client.post(f"jobs/{id}/retry", json={"options": options})
+    assert answer.status_code in (400, 422), answer.text
+    assert said in answer.json()["detail"]
+    assert client.get(f"jobs/{id}").json()["status"] == "cancelled"
+
+
 def test_a_job_that_runs_is_neither_deleted_nor_retried(client: httpx.Client, endpoint: str) -> None:
     id = submitted(client)
     refused(client.delete(f"jobs/{id}"), 409, f"job {id} is queued; cancel it first")

@@ -212,10 +212,9 @@ def _write_parquet(run: BatchRun, bridge: Bridge) -> str:
 
 def _score(run: BatchRun, missing: Chunks, totals: Totals, progress: Progress) -> Work:
     """Score the missing chunks, adding them to the totals as they are written; stops where too much went wrong."""
-    work = Work()
-    if not len(missing):
+    work, num_images = Work(), run.manifest.num_rows
+    if not len(missing) or run.options.is_hopeless(totals, num_images):
         return work
-    num_images = run.manifest.num_rows
     progress.begin("scoring", num_images, "images")
     progress.update(totals.num_images)
     with ChunkActors(run) as actors:

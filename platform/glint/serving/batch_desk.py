@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from glint.core.allowed import Allowed
 from glint.core.books import Books
 from glint.core.endpoint import Deployment, Endpoint
-from glint.core.errors import ConflictError, MissingError
+from glint.core.errors import ConflictError, GlintError, MissingError
 from glint.core.job import Totals
 from glint.core.job_options import job_options
 from glint.core.names import check_name
@@ -140,7 +140,9 @@ class Desk:
         """Queued again; ConflictError for a job that has not ended."""
         before = await self._ended(id)
         options = {**before.options, **asked.options}
-        job_options(options)
+        size = job_options(before.options).mini_batch_size
+        if job_options(options).mini_batch_size != size:
+            raise GlintError(f"options.mini_batch_size of job {id} stays {size}, as its chunks are numbered by it")
         if asked.what != "missing":
             chunks = [chunk async for chunk in self.store.chunks(id)]
             wanted = {one.chunk for one in chunks if asked.what == "all" or set(one.statuses) - {"ok"}}
