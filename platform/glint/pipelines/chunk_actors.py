@@ -7,6 +7,8 @@ job is. Ray starts an actor again that died, or whose node did, and repeats its 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -14,6 +16,8 @@ from ray.exceptions import RayTaskError
 
 from glint.pipelines.batch_run import CHUNKS_AT_ONCE, BatchRun
 from glint.pipelines.scoring_process import ScoringProcess, Written
+
+CLOSE_S = 2.0
 
 
 class ChunkActor:
@@ -26,9 +30,15 @@ class ChunkActor:
         """How many threads each step has here."""
         return self._process.threads()
 
-    def score(self, chunk: int) -> Written:
-        """Score and write a chunk."""
-        return self._process.score(chunk)
+    def score(self, chunk: int) -> Written | None:
+        """Score and write a chunk; None where the actor was closed meanwhile."""
+        with suppress(CancelledError):
+            return self._process.score(chunk)
+        return None
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.close()
 
 
 class ChunkActors:
@@ -39,7 +49,7 @@ class ChunkActors:
         made: Any = ray.remote(ChunkActor).options(
             num_cpus=1,
             num_gpus=1 if gpus else 0,
-            max_concurrency=CHUNKS_AT_ONCE,
+            max_concurrency=CHUNKS_AT_ONCE + 1,  # and one to close it
             max_restarts=-1,
             max_task_retries=-1,
             scheduling_strategy="SPREAD",
@@ -50,6 +60,9 @@ class ChunkActors:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Killed at work, they would have Ray print that it tries their calls again.
+        closed = [actor.close.remote() for actor in self._actors]
+        ray.wait(closed, num_returns=len(closed), timeout=CLOSE_S)
         for actor in self._actors:
             ray.kill(actor)
 

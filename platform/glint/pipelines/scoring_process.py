@@ -99,7 +99,7 @@ class ScoringProcess:
         return asked.written.result()
 
     def close(self) -> None:
-        """End the process, with whatever it has in hand."""
+        """End the process, with whatever it has in hand; who waits for that gets CancelledError."""
         self._closed = True
         self._wake.send_bytes(b"!")
         self._watchdog.join()
@@ -128,7 +128,7 @@ class ScoringProcess:
                 elif self._convict(time.monotonic()):
                     self._process.kill()
                     self._replace()
-            self._give_up(RuntimeError("the scoring process was closed"))
+            self._end()
         except Exception as error:  # noqa: BLE001 - the edge of a thread: whoever waits for a chunk is told
             self._give_up(error)
 
@@ -250,6 +250,13 @@ class ScoringProcess:
             name = signal.Signals(-code).name
             return f"died by {name}" + (", as when memory runs out" if -code == signal.SIGKILL else "")
         return f"ended with {code}"
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._threads.cancel()
+        for chunk in self._asked:
+            chunk.written.cancel()
 
     def _give_up(self, error: Exception) -> None:
         self._process.kill()
