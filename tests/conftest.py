@@ -14,6 +14,7 @@ quieten(Settings())  # before the libraries that it quietens
 
 import torch
 
+from glint.core.job_options import JobOptions
 from glint.core.manifest import Manifest
 from glint.core.policy import Policy
 from glint.core.recipe import Augmentation, Optimisation, Preprocessing, Recipe
@@ -21,7 +22,7 @@ from glint.emulators.fidelity import CosmosProxy
 from glint.emulators.install import Installed, install
 from glint.emulators.proxy import Proxy
 from glint.emulators.servers import Azurite, CosmosEmulator
-from glint.pipelines.batch import BatchRun
+from glint.pipelines.batch_run import BatchRun
 from glint.pipelines.boards import write_boards
 from glint.pipelines.snapshot import snapshot
 from glint.pipelines.train import Trained, TrainingRun, train
@@ -138,7 +139,7 @@ def batch(trained: Trained, manifest: Manifest, settings: Settings) -> BatchRun:
         images=open_images(settings),
         store=open_store(settings),
         home=settings.home_path,
-        top_k=3,
+        options=JobOptions(top_k=3),
     )
 
 

@@ -13,7 +13,8 @@ import glint
 from glint.core.manifest import Manifest
 from glint.core.outcome import Outcome
 from glint.core.stores import Bridge
-from glint.pipelines.batch import BatchRun, run_batch
+from glint.pipelines.batch import run_batch
+from glint.pipelines.batch_run import BatchRun
 from glint.pipelines.evaluate import score_split
 from glint.pipelines.targets import labelled_table
 from glint.pipelines.train import Trained

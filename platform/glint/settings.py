@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     )
     batch_models: str = Field(default="models:/", description="beginnings of the models that its deployments may have")
     batch_max_running: int = Field(default=1, ge=1, le=100, description="jobs of the batch API that run at once")
+    node_price: float | None = Field(
+        default=None, ge=0, description="of a node an hour, in any currency, for what a batch job says it cost"
+    )
     webhook_hosts: str = Field(default="", description="hosts that may be told of a job's end, with commas between")
     webhook_secret: SecretStr | None = Field(default=None, description="signs what they are told")
     read_threads: int = Field(default=16, ge=1, le=256, description="images read at once by one process")

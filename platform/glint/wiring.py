@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
@@ -366,17 +366,7 @@ def open_desk(settings: Settings) -> Desk:
     from glint.serving.batch_desk import Desk
 
     check_webhooks(settings)
-    return Desk(open_store(settings), open_drivers(settings), open_allowed(settings), check_options)
-
-
-def check_options(options: Mapping[str, Any]) -> None:
-    """Raise GlintError for an option that jobs do not have, or a value that it cannot have."""
-    unknown = sorted(set(options) - {"top_k"})
-    if unknown:
-        raise GlintError(f"options.{unknown[0]} is no option of a job; there is top_k")
-    top_k = options.get("top_k", 1)
-    if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
-        raise GlintError(f"options.top_k must be a number from 1 on, got {top_k!r}")
+    return Desk(open_store(settings), open_drivers(settings), open_allowed(settings))
 
 
 def open_supervisor(settings: Settings) -> Supervisor:

@@ -29,7 +29,8 @@ from glint.emulators.faults import Asked, Fault
 from glint.emulators.fidelity import CosmosProxy
 from glint.emulators.proxy import Proxy
 from glint.emulators.servers import Azurite
-from glint.pipelines.batch import BatchRun, freeze_input, run_batch
+from glint.pipelines.batch import freeze_input, run_batch
+from glint.pipelines.batch_run import BatchRun
 from glint.settings import Settings
 
 NUM_IMAGES = 280

@@ -2,15 +2,19 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from tests.pipelines.progress import Told
 
 from glint.core.errors import GlintError
 from glint.core.job import CHUNK_ROWS, Chunk
+from glint.core.job_options import JobOptions
 from glint.core.manifest import Manifest
 from glint.core.outcome import Outcome
 from glint.core.stores import Bridge, ResultStore
-from glint.pipelines.batch import BatchRun, freeze_input, run_batch
+from glint.pipelines.batch import freeze_input, run_batch
+from glint.pipelines.batch_run import BatchRun
 from glint.settings import Settings
 from glint.wiring import open_images, open_store
 
@@ -101,3 +105,46 @@ def test_a_job_cannot_be_named_out_of_its_folder(batch: BatchRun) -> None:
     with pytest.raises(GlintError, match=r"--job '\.\./evil' must be"):
         run_batch(replace(batch, job="../evil"), Told())
     assert not (batch.home / "evil").exists()
+
+
+def poisoned(folder: Path, settings: Settings, good: int, bad: int) -> Manifest:
+    """Frozen pictures, the first of which are no images."""
+    for number in range(good + bad):
+        Image.new("RGB", (64, 64), (number % 256, 20, 30)).save(folder / f"{number:04}.png")
+        if number < bad:
+            (folder / f"{number:04}.png").write_bytes(b"no image at all, but as many bytes as one" * 9)
+    return freeze_input(str(folder), open_images(settings), settings.home_path, Told())
+
+
+def test_too_many_errors_fail_the_job_and_a_higher_threshold_completes_it(
+    batch: BatchRun, settings: Settings, tmp_path: Path
+) -> None:
+    strict = JobOptions(error_threshold="1%", parquet=True)
+    run = replace(batch, manifest=poisoned(tmp_path, settings, 98, 2), options=strict, job="strict")
+    result = run_batch(run, Told())
+    assert (result.status, result.unstarted) == ("failed", 0)
+    assert result.error == ("2 of 100 images did not end ok (2 undecodable), more than the 1 of error_threshold 1%")
+    assert result.parquet is not None
+    assert pq.read_table(result.parquet)["status"].to_pylist().count("undecodable") == 2
+    result = run_batch(replace(run, options=JobOptions(error_threshold=2)), Told())
+    assert (result.status, result.error, result.scored) == ("completed", None, 0)
+
+
+@pytest.mark.slow
+def test_a_hopeless_job_stops_early_and_its_unstarted_images_are_scored_later(
+    batch: BatchRun, settings: Settings, tmp_path: Path
+) -> None:
+    options = JobOptions(error_threshold=0, mini_batch_size=40)
+    run = replace(batch, manifest=poisoned(tmp_path, settings, 960, 40), options=options, job="hopeless")
+    result = run_batch(run, Told())
+    assert result.status == "stopped"
+    assert 0 < result.unstarted == 1000 - sum(result.statuses.values())
+    assert result.error is not None
+    assert result.error.startswith(f"stopped with {result.unstarted} images unstarted: 40 of 1,000 images did not end")
+    with pytest.raises(GlintError, match="mini_batch_size 50: job 'hopeless' was begun with 40, which stays"):
+        run_batch(replace(run, options=JobOptions(mini_batch_size=50)), Told())
+    again = run_batch(replace(run, options=JobOptions(error_threshold="4%")), Told())
+    assert (again.status, again.scored) == ("completed", result.unstarted)
+    assert again.statuses == {"ok": 960, "undecodable": 40}
+    assert again.bottleneck is not None
+    assert "busy" in again.bottleneck.line

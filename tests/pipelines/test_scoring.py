@@ -68,5 +68,5 @@ def test_chunks_with_the_most_bytes_come_first(tmp_path: Path) -> None:
         for n, size in enumerate(sizes)
     ]
     manifest = write_manifest(tmp_path / "m.parquet", [pa.Table.from_pylist(rows, SCHEMA)], source="test")
-    assert largest_first(manifest, [0, 1, 2]) == [1, 2, 0]
-    assert largest_first(manifest, [0, 2]) == [2, 0]
+    assert largest_first(manifest, np.array([0, 1, 2]), CHUNK_ROWS).tolist() == [1, 2, 0]
+    assert largest_first(manifest, np.array([0, 2]), CHUNK_ROWS).tolist() == [2, 0]

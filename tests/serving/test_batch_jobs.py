@@ -15,11 +15,9 @@ from tests.stores.store_documents import chunk_of, job
 
 from glint.adapters.sqlite_store import SqliteStore
 from glint.core.allowed import Allowed
-from glint.core.errors import GlintError
 from glint.core.stores import Bridge
 from glint.serving.batch_desk import Desk
 from glint.serving.batch_jobs import PREFIX, create_batch_app
-from glint.wiring import check_options
 
 MODEL = "models:/boards/3"
 
@@ -38,7 +36,7 @@ def drivers() -> PlayedDrivers:
 def client(store: SqliteStore, drivers: PlayedDrivers, tmp_path: Path) -> Iterator[httpx.Client]:
     allowed = Allowed((str(tmp_path), "az://images/line-4"), ("models:/",), ("hooks.example.com",))
     whole = FastAPI()
-    whole.mount(PREFIX, create_batch_app(Desk(store, drivers, allowed, check_options)))
+    whole.mount(PREFIX, create_batch_app(Desk(store, drivers, allowed)))
     with TestClient(whole, base_url=f"http://glint{PREFIX}") as client:
         yield client
 
@@ -234,6 +232,24 @@ def test_a_retry_leaves_only_the_chunks_that_are_not_scored_again(
     bridge.close()
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"mini_batch_size": 50}, "stays 99"),
+        ({"error_threshold": "many"}, "options.error_threshold must be a count"),
+        ({"speed": 3}, "options.speed is no option of a job; there are mini_batch_size"),
+    ],
+)
+def test_a_retry_with_impossible_options_is_refused(
+    client: httpx.Client, endpoint: str, store: SqliteStore, options: dict, said: str
+) -> None:
+    id = ended(client, store)
+    answer = client.post(f"jobs/{id}/retry", json={"options": options})
+    assert answer.status_code in (400, 422), answer.text
+    assert said in answer.json()["detail"]
+    assert client.get(f"jobs/{id}").json()["status"] == "cancelled"
+
+
 def test_a_job_that_runs_is_neither_deleted_nor_retried(client: httpx.Client, endpoint: str) -> None:
     id = submitted(client)
     refused(client.delete(f"jobs/{id}"), 409, f"job {id} is queued; cancel it first")
@@ -260,5 +276,3 @@ def test_openapi_describes_every_operation_and_its_problems(client: httpx.Client
     schema = client.get("openapi.json").json()
     operations = [one for path in schema["paths"].values() for one in path.values()]
     assert Counter(bool(one["summary"] and "404" in one["responses"]) for one in operations) == {True: 17}
-    with pytest.raises(GlintError, match="must be a number from 1 on, got 0"):
-        check_options({"top_k": 0})

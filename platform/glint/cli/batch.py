@@ -10,7 +10,10 @@ import typer
 
 from glint.cli import batch_jobs, endpoints
 from glint.cli.options import AsJson, Model
-from glint.core.outcome import DEFAULT_TOP_K
+from glint.core.job_options import JobOptions, job_options
+
+UNFINISHED = 1
+"""Exit code of a job that ended otherwise than completed."""
 
 app = typer.Typer(help="Score many images; every one ends as exactly one outcome.", no_args_is_help=True)
 
@@ -36,27 +39,48 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
+def _help(option: str) -> str:
+    """What an option of a job is, with its default."""
+    field = JobOptions.model_fields[option]
+    text = field.description or ""
+    return text if field.default in (None, False) else f"{text}; default: {field.default}"
+
+
 @app.command()
 def run(
     model: Model,
     input: Annotated[str, typer.Option(help="a manifest, a folder or az://CONTAINER/PREFIX")],
     job: Annotated[str | None, typer.Option(help="name of the job; default: from model, input and options")] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="classes kept with each outcome")] = DEFAULT_TOP_K,
+    error_threshold: Annotated[str | None, typer.Option(metavar="N|N%", help=_help("error_threshold"))] = None,
+    mini_batch_size: Annotated[int | None, typer.Option(help=_help("mini_batch_size"))] = None,
+    concurrency: Annotated[int | None, typer.Option(help=_help("concurrency"))] = None,
+    max_retries: Annotated[int | None, typer.Option(help=_help("max_retries"))] = None,
+    item_timeout_s: Annotated[float | None, typer.Option(help=_help("item_timeout_s"))] = None,
+    mini_batch_timeout_s: Annotated[float | None, typer.Option(help=_help("mini_batch_timeout_s"))] = None,
+    top_k: Annotated[int | None, typer.Option(help=_help("top_k"))] = None,
+    parquet: Annotated[bool | None, typer.Option("--parquet", help=_help("parquet"))] = None,
     json: AsJson = False,
 ) -> None:
     """Score the images of a manifest, folder or prefix; run again, it does only what is missing.
+
+    Exit codes: 0 completed; 1 too many images did not end ok, so that the job failed or was stopped early (the reason
+    is printed; run again with a higher --error-threshold it goes on); 2 a mistake; 130 interrupted.
 
     Examples:
 
         glint batch run --model models:/boards@champion --input manifest.parquet
 
         glint batch run --model models:/boards/3 --input az://images/line-4 --job line-4
+
+        glint batch run --model models:/boards/3 --input scans/ --error-threshold 10% --parquet
     """
     from glint.cli.console import emit, progress
     from glint.pipelines.access import check_input
     from glint.settings import Settings
     from glint.wiring import check_store, check_store_answers, open_images, open_model, open_predictor, open_store
 
+    given = {name: value for name, value in locals().items() if name in JobOptions.model_fields and value is not None}
+    options = job_options(given, as_flags=True)
     settings = Settings()
     images = open_images(settings)
     check_input(input, images)
@@ -67,8 +91,9 @@ def run(
 
     from glint.cli.starting import start
     from glint.cli.tables import fields
-    from glint.pipelines.batch import BatchRun, freeze_input, run_batch
-    from glint.pipelines.scoring import num_nodes
+    from glint.pipelines.batch import freeze_input, run_batch
+    from glint.pipelines.batch_run import BatchRun
+    from glint.pipelines.chunk_actors import num_nodes
 
     found = open_model(model, settings)
     with progress() as told:
@@ -84,11 +109,15 @@ def run(
             images=images,
             store=open_store(settings, num_nodes()),
             home=settings.home_path,
-            top_k=top_k,
+            options=options,
             job=job,
         )
-        result = run_batch(batch, told)
-    emit(result, json, fields(result), f"next: glint batch results {result.job}")
+        result = run_batch(batch, told, settings.node_price)
+    said = [result.error] if result.error else []
+    said += [result.bottleneck.line] if result.bottleneck else []
+    emit(result, json, fields(result), *said, f"next: glint batch results {result.job}")
+    if result.status != "completed":
+        raise typer.Exit(UNFINISHED)
 
 
 @app.command()

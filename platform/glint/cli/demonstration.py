@@ -23,7 +23,8 @@ from glint.cli.tables import rows
 from glint.core.manifest import Manifest
 from glint.core.progress import Progress
 from glint.core.recipe import read_recipe
-from glint.pipelines.batch import BatchResult, BatchRun, freeze_input, run_batch
+from glint.pipelines.batch import BatchResult, freeze_input, run_batch
+from glint.pipelines.batch_run import BatchRun
 from glint.pipelines.boards import write_boards
 from glint.pipelines.evaluate import evaluate
 from glint.pipelines.evaluation import Evaluation

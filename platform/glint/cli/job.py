@@ -18,12 +18,14 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from glint.core.errors import GlintError
+from glint.core.job_options import job_options
 from glint.core.submission import Submission, SubmissionStatus
 from glint.settings import Settings, quieten, read_settings
 
 if TYPE_CHECKING:
     from glint.core.progress import Progress
-    from glint.pipelines.batch import BatchResult, BatchRun
+    from glint.pipelines.batch import BatchResult
+    from glint.pipelines.batch_run import BatchRun
 
 
 def main() -> None:
@@ -56,10 +58,10 @@ def drive(job_id: str, settings: Settings) -> None:
         print(f"glint: job {job_id} was told to stop; what is done stays", file=sys.stderr)
     else:
         print(result.model_dump_json())
-        _end(submission, settings, _ENDS[result.status])
+        _end(submission, settings, _ENDS[result.status], result.error)
 
 
-_ENDS: dict[str, SubmissionStatus] = {"completed": "completed", "failed": "failed"}
+_ENDS: dict[str, SubmissionStatus] = {"completed": "completed", "failed": "failed", "stopped": "stopped"}
 
 
 def _score(submission: Submission, settings: Settings, told: Progress) -> BatchResult:
@@ -70,7 +72,7 @@ def _score(submission: Submission, settings: Settings, told: Progress) -> BatchR
     # Ray's own handler would have the job end as failed.
     signal.signal(signal.SIGTERM, _interrupt)
     check_store(settings)
-    return run_batch(_open_run(submission, settings, told), told)
+    return run_batch(_open_run(submission, settings, told), told, settings.node_price)
 
 
 def _open_run(submission: Submission, settings: Settings, told: Progress) -> BatchRun:
@@ -78,9 +80,9 @@ def _open_run(submission: Submission, settings: Settings, told: Progress) -> Bat
     from functools import partial
 
     from glint.core.stores import Bridge
-    from glint.pipelines.batch import BatchRun
+    from glint.pipelines.batch_run import BatchRun
+    from glint.pipelines.chunk_actors import num_nodes
     from glint.pipelines.listing import open_input
-    from glint.pipelines.scoring import num_nodes
     from glint.wiring import open_allowed, open_images, open_model, open_predictor, open_store
 
     bridge, store = Bridge(), open_store(settings, num_nodes())
@@ -105,7 +107,7 @@ def _open_run(submission: Submission, settings: Settings, told: Progress) -> Bat
         store=store,
         home=settings.home_path,
         job=submission.id,
-        **submission.options,
+        options=job_options(submission.options),
     )
 
 

@@ -16,7 +16,7 @@ from glint.core.outcome import ModelRef, Outcome
 CHUNK_ROWS = 99
 """Outcomes in a chunk: with the chunk's own document they fill one transactional batch of 100 operations."""
 
-JobStatus = Literal["running", "completed", "failed", "interrupted"]
+JobStatus = Literal["running", "completed", "failed", "stopped", "interrupted"]
 
 
 class Job(BaseModel):
@@ -60,9 +60,9 @@ def job_id(bundle_digest: str, input_digest: str, options: Mapping[str, Any]) ->
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def num_chunks(num_images: int) -> int:
-    """How many chunks hold that many images."""
-    return -(-num_images // CHUNK_ROWS)
+def num_chunks(num_images: int, size: int = CHUNK_ROWS) -> int:
+    """How many chunks of that size hold that many images."""
+    return -(-num_images // size)
 
 
 def summarise(job_id: str, chunk: int, outcomes: Iterable[Outcome], timings_s: Mapping[str, float]) -> Chunk:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -218,8 +218,37 @@ class Bridge:
 
         return self.run(gather())
 
+    def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
+        """The same, one after another."""
+
+        async def following() -> list[T]:
+            return [item async for item in _first(items)]
+
+        while found := self.run(following()):
+            yield from found
+
     def close(self) -> None:
         """Stop the loop and its thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _first(items: AsyncIterator[T]) -> AsyncIterator[T]:
+    """Up to MAX_PAGE further ones; the rest stays to come."""
+    for _ in range(MAX_PAGE):
+        try:
+            yield await anext(items)
+        except StopAsyncIteration:
+            return
+
+
+async def outcome_pages(store: OutcomeStore, job_id: str, where: OutcomeFilter = EVERY) -> AsyncIterator[list[Outcome]]:
+    """All outcomes of a job that pass, in id order, a page at a time."""
+    cursor = None
+    while True:
+        page = await store.page(job_id, where, cursor, MAX_PAGE)
+        yield list(page.outcomes)
+        cursor = page.cursor
+        if cursor is None:
+            return

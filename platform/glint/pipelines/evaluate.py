@@ -20,7 +20,7 @@ from glint.core.progress import Progress
 from glint.pipelines.evaluation import Evaluation, ScoredSplit, Subject, assess
 from glint.pipelines.loading import Batch
 from glint.pipelines.report import make_directory, write_report
-from glint.pipelines.scoring import ScoreRows, rows_through
+from glint.pipelines.scoring_rows import ScoreRows, rows_through
 from glint.pipelines.targets import labelled_table, target_array
 from glint.vision.bundle import Bundle
 from glint.vision.explain import Explainer

@@ -12,7 +12,7 @@ from glint.adapters.images import Images
 from glint.core.errors import ImageError
 from glint.core.progress import Progress
 from glint.pipelines.loading import Batch
-from glint.pipelines.scoring import rows_through
+from glint.pipelines.scoring_rows import rows_through
 from glint.vision.decode import Limits
 from glint.vision.fingerprint import Fingerprint, fingerprint
 

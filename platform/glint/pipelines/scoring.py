@@ -1,4 +1,4 @@
-"""Scoring on Ray: one actor a node reads, decodes and infers, all in the threads of one process.
+"""Scoring: one process a node reads, decodes and infers, all in threads that overlap.
 
 Nothing but manifest rows goes in and nothing but results comes out: pixels never cross the object store.
 """
@@ -6,23 +6,19 @@ Nothing but manifest rows goes in and nothing but results comes out: pixels neve
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import ray
 import torch
 
 from glint.adapters.images import Images
-from glint.core.calibration import rescaled
 from glint.core.errors import ImageError
-from glint.core.progress import Progress
-from glint.pipelines.loading import Batch, RowSource, iter_numpy, stream_of
-from glint.pipelines.share import Share
 from glint.vision.predictor import Predictor
 
 ENGINE_ERROR = "engine_error"
@@ -31,7 +27,10 @@ GPU_BATCH = 64
 
 @dataclass(frozen=True)
 class Scored:
-    """One image's probabilities (C,), or why there are none; its size in pixels and what each step took."""
+    """One image's probabilities (C,), or why there are none; its size in pixels and what each step took.
+
+    `timings_ms` has read, decode and infer, and wait: for a thread to decode or infer in.
+    """
 
     probabilities: np.ndarray[Any, Any] | None = None
     error: ImageError | None = None
@@ -40,39 +39,119 @@ class Scored:
     timings_ms: dict[str, float] | None = None
 
 
-class Scorer:
-    """Scores images by their addresses. On a CPU an image runs as it comes, one thread a core; on a GPU in batches."""
+Note = Callable[[int, bool], None]
+"""Told of an image, by its place, that it begins (True) or has ended (False); called from several threads."""
 
-    def __init__(self, open_predictor: Callable[[], Predictor], images: Images) -> None:
+
+def unnoted(place: int, begins: bool) -> None:
+    """Nobody needs to know."""
+
+
+@dataclass
+class _Image:
+    """An image on its way through the steps."""
+
+    uri: str
+    etag: str | None
+    data: bytes = b""
+    pixels: torch.Tensor | None = None
+    width: int | None = None
+    height: int | None = None
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    waits_since: float = 0.0
+    scored: Future[Scored] = field(default_factory=Future)
+
+    def begin(self) -> float:
+        """The wait for a thread is over."""
+        now = time.perf_counter()
+        self.timings_ms["wait"] = self.timings_ms.get("wait", 0.0) + (now - self.waits_since) * 1000
+        return now
+
+    def end(self, step: str, began: float, share: int = 1) -> None:
+        """A step is done, of `share` images together; the wait for the next one begins."""
+        self.waits_since = time.perf_counter()
+        self.timings_ms[step] = (self.waits_since - began) * 1000 / share
+
+    def result(self, answer: np.ndarray[Any, Any] | ImageError) -> None:
+        """What became of it."""
+        row, error = (None, answer) if isinstance(answer, ImageError) else (answer, None)
+        self.scored.set_result(Scored(row, error, self.width, self.height, self.timings_ms))
+
+
+class Scorer:
+    """Scores images by their addresses; `concurrency` of them are decoded, and as many inferred, at once.
+
+    Reading, decoding and inferring have threads of their own. On a CPU an image runs as it comes, on a GPU those that
+    wait run together. May be called from several threads, which fill each other's gaps.
+    """
+
+    def __init__(self, open_predictor: Callable[[], Predictor], images: Images, concurrency: int | None = None) -> None:
         self.predictor = open_predictor()
         self.images = images
-        self._batch = GPU_BATCH if torch.cuda.is_available() else 1
-        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, "glint-score")
+        on_gpu = torch.cuda.is_available()
+        self._batch = GPU_BATCH if on_gpu else 1
+        self.threads = {"read": images.read_threads, "decode": concurrency or num_cores()}
+        self.threads["infer"] = 1 if on_gpu else self.threads["decode"]
+        self._pools = {step: ThreadPoolExecutor(num, f"glint-{step}") for step, num in self.threads.items()}
+        # What is read and not yet inferred is in memory, so that there is a bound to it.
+        self._room = threading.Semaphore(self.threads["read"] + 2 * (self.threads["decode"] + self._batch))
+        self._decoded: deque[_Image] = deque()
         torch.set_num_threads(1)
 
-    def score(self, uris: Sequence[str], etags: Sequence[str | None]) -> list[Scored]:
+    def score(self, uris: Sequence[str], etags: Sequence[str | None], note: Note = unnoted) -> list[Scored]:
         """One result for each address, in order, whatever becomes of its neighbours."""
-        pairs = list(zip(uris, etags, strict=True))
-        parts = [pairs[i : i + self._batch] for i in range(0, len(pairs), self._batch)]
-        results = [scored for part in self._threads.map(self._score_part, parts) for scored in part]
+        images = [_Image(uri, etag) for uri, etag in zip(uris, etags, strict=True)]
+        for place, image in enumerate(images):
+            self._room.acquire()
+            note(place, True)
+            image.scored.add_done_callback(lambda _, place=place: self._leave(place, note))  # type: ignore[misc]
+            self._next("read", self._read, image)
+        results = [image.scored.result() for image in images]
         _check_engine(results)
         return results
 
-    def _score_part(self, pairs: list[tuple[str, str | None]]) -> list[Scored]:
-        prepared = [self._prepare(uri, etag) for uri, etag in pairs]
-        good = [(i, pixels) for i, (_, pixels) in enumerate(prepared) if pixels is not None]
-        results = [scored for scored, _ in prepared]
-        if not good:
-            return results
-        started = time.perf_counter()
-        answers = self._infer(torch.stack([pixels for _, pixels in good]))
-        infer_ms = (time.perf_counter() - started) * 1000 / len(good)
-        for answer, (i, _) in zip(answers, good, strict=True):
-            before = results[i]
-            timings = {**(before.timings_ms or {}), "infer": infer_ms}
-            row, error = (None, answer) if isinstance(answer, ImageError) else (answer, None)
-            results[i] = Scored(row, error, before.width, before.height, timings)
-        return results
+    def _leave(self, place: int, note: Note) -> None:
+        note(place, False)
+        self._room.release()
+
+    def _next(self, step: str, work: Callable[[_Image], None], image: _Image) -> None:
+        image.waits_since = time.perf_counter()
+        self._pools[step].submit(_guarded, work, image)
+
+    def _read(self, image: _Image) -> None:
+        began = image.begin()
+        image.data = self.images.read(image.uri, image.etag)
+        image.end("read", began)
+        self._next("decode", self._decode, image)
+
+    def _decode(self, image: _Image) -> None:
+        began = image.begin()
+        prepared = self.predictor.prepare(image.data)
+        image.data = b""
+        image.pixels, image.width, image.height = prepared.pixels, prepared.width, prepared.height
+        image.end("decode", began)
+        self._decoded.append(image)
+        self._pools["infer"].submit(self._infer_waiting)
+
+    def _infer_waiting(self) -> None:
+        """Infer what waits, up to a batch; nothing where an earlier call has taken it along."""
+        images: list[_Image] = []
+        while len(images) < self._batch:
+            try:
+                images.append(self._decoded.popleft())
+            except IndexError:
+                break
+        began = [image.begin() for image in images]
+        try:
+            answers = self._infer(torch.stack([image.pixels for image in images])) if images else []  # type: ignore[misc]
+        except BaseException as error:  # noqa: BLE001 - the edge of a thread: who waits for the images is told
+            for image in images:
+                image.scored.set_exception(error)
+            return
+        for image, since, answer in zip(images, began, answers, strict=True):
+            image.pixels = None
+            image.end("infer", since, len(images))
+            image.result(answer)
 
     def _infer(self, images: torch.Tensor) -> list[np.ndarray[Any, Any] | ImageError]:
         """Probabilities (C,) of each image (N, C, S, S), or why the engine fails on it.
@@ -87,16 +166,19 @@ class Scorer:
         half = len(images) // 2
         return [*self._infer(images[:half]), *self._infer(images[half:])]
 
-    def _prepare(self, uri: str, etag: str | None) -> tuple[Scored, torch.Tensor | None]:
-        started = time.perf_counter()
-        try:
-            data = self.images.read(uri, etag)
-            read = time.perf_counter()
-            prepared = self.predictor.prepare(data)
-        except ImageError as error:
-            return Scored(error=error), None
-        timings = {"read": (read - started) * 1000, "decode": (time.perf_counter() - read) * 1000}
-        return Scored(width=prepared.width, height=prepared.height, timings_ms=timings), prepared.pixels
+
+def num_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def _guarded(work: Callable[[_Image], None], image: _Image) -> None:
+    try:
+        work(image)
+    except ImageError as error:
+        image.result(error)
+    except BaseException as error:  # noqa: BLE001 - the edge of a thread: who waits for the image is told
+        image.scored.set_exception(error)
 
 
 def _check_engine(results: Sequence[Scored]) -> None:
@@ -106,51 +188,3 @@ def _check_engine(results: Sequence[Scored]) -> None:
     ]
     if len(reached) > 1 and all(row.error for row in reached):
         raise RuntimeError(f"the engine fails on every image: {reached[0].error}")
-
-
-class ScoreRows:
-    """Ray Data stage for evaluation: adds probabilities (N, C), as served and uncalibrated, error_type and error."""
-
-    def __init__(self, open_predictor: Callable[[], Predictor], images: Images) -> None:
-        self._scorer = Scorer(open_predictor, images)
-
-    def __call__(self, batch: Batch) -> Batch:
-        """Score a batch with the columns uri and etag."""
-        scored = self._scorer.score(batch["uri"].tolist(), batch["etag"].tolist())
-        predictor = self._scorer.predictor
-        missing = np.full(len(predictor.classes), np.nan, dtype=np.float32)
-        served = np.stack([missing if row.probabilities is None else row.probabilities for row in scored])
-        undo = 1 / predictor.bundle.policy.temperature
-        return {
-            **batch,
-            "probabilities": served,
-            "raw_probabilities": rescaled(served, undo, predictor.multi_label),
-            "error_type": np.array([row.error.type if row.error else "" for row in scored], object),
-            "error": np.array([str(row.error or "") for row in scored], object),
-        }
-
-
-def rows_through(
-    stage: type, arguments: tuple[Any, ...], rows: pa.Table, progress: Progress, name: str
-) -> Iterator[Batch]:
-    """Rows of a table through a Ray Data stage, one actor of it a node, with their progress as the stage `name`."""
-    source = RowSource(rows, Share(rows.num_rows), range(1))
-    stream = stream_of(source, source.num_tasks).map_batches(
-        stage,
-        fn_constructor_args=arguments,
-        batch_size=None,
-        batch_format="numpy",
-        compute=ray.data.ActorPoolStrategy(size=num_nodes()),
-    )
-    done = 0
-    progress.begin(name, rows.num_rows, "images")
-    for batch in iter_numpy(stream, None):
-        yield batch
-        done += len(batch["uri"])
-        progress.update(done)
-    progress.end()
-
-
-def num_nodes() -> int:
-    """Nodes of the running Ray that can score."""
-    return sum(bool(node["Alive"]) for node in ray.nodes())

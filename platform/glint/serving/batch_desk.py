@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Collection
 
 from glint.core.allowed import Allowed
 from glint.core.books import Books
 from glint.core.endpoint import Deployment, Endpoint
-from glint.core.errors import ConflictError, MissingError
+from glint.core.errors import ConflictError, GlintError, MissingError
 from glint.core.job import Totals
+from glint.core.job_options import job_options
 from glint.core.names import check_name
 from glint.core.outcome import STATUSES, Outcome
-from glint.core.stores import ABSENT, EVERY, MAX_PAGE, OutcomeFilter, ResultStore
+from glint.core.stores import ABSENT, EVERY, OutcomeFilter, ResultStore, outcome_pages
 from glint.core.submission import Drivers, Submission, request_digest, submission_id
 from glint.serving.batch_answers import ErrorGroup, Errors, JobProgress, JobRequest, NewEndpoint, Retry
-
-CheckOptions = Callable[[Mapping[str, Any]], object]
-"""Looks at the options of a job; raises GlintError for one that there is not, or of no such value."""
 
 MAX_ERRORS = 20_000
 MAX_EXAMPLES = 3
@@ -27,12 +24,11 @@ MAX_EXAMPLES = 3
 class Desk:
     """Endpoints and jobs in a store, for whoever may ask for what `allowed` lists. Raises GlintError for mistakes."""
 
-    def __init__(self, store: ResultStore, drivers: Drivers, allowed: Allowed, check_options: CheckOptions) -> None:
+    def __init__(self, store: ResultStore, drivers: Drivers, allowed: Allowed) -> None:
         self.store = store
         self.books = Books(store)
         self._drivers = drivers
         self._allowed = allowed
-        self._check_options = check_options
 
     # Endpoints
 
@@ -88,7 +84,7 @@ class Desk:
     def _checked(self, name: str, deployment: Deployment) -> Deployment:
         check_name("deployment", name)
         self._allowed.check_model(deployment.model)
-        self._check_options(deployment.options)
+        job_options(deployment.options)
         return deployment
 
     # Jobs
@@ -98,7 +94,7 @@ class Desk:
         endpoint = await self.endpoint(endpoint_name)
         name, deployment = endpoint.deployment(asked.deployment)
         options = {**deployment.options, **asked.options}
-        self._check_options(options)
+        job_options(options)
         self._allowed.check_inputs(asked.input.named)
         if asked.webhook is not None:
             self._allowed.check_webhook(asked.webhook)
@@ -144,7 +140,9 @@ class Desk:
         """Queued again; ConflictError for a job that has not ended."""
         before = await self._ended(id)
         options = {**before.options, **asked.options}
-        self._check_options(options)
+        size = job_options(before.options).mini_batch_size
+        if job_options(options).mini_batch_size != size:
+            raise GlintError(f"options.mini_batch_size of job {id} stays {size}, as its chunks are numbered by it")
         if asked.what != "missing":
             chunks = [chunk async for chunk in self.store.chunks(id)]
             wanted = {one.chunk for one in chunks if asked.what == "all" or set(one.statuses) - {"ok"}}
@@ -190,13 +188,8 @@ class Desk:
 
     async def outcomes(self, id: str, where: OutcomeFilter = EVERY) -> AsyncIterator[list[Outcome]]:
         """All outcomes that pass, a page at a time."""
-        cursor = None
-        while True:
-            page = await self.store.page(id, where, cursor, MAX_PAGE)
-            yield list(page.outcomes)
-            cursor = page.cursor
-            if cursor is None:
-                return
+        async for page in outcome_pages(self.store, id, where):
+            yield page
 
     async def errors(self, id: str) -> Errors:
         """Outcomes other than ok by status and reason, of the first MAX_ERRORS."""

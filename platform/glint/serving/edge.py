@@ -94,7 +94,7 @@ async def _refuse(send: Send, status: int, reason: str, detail: str) -> None:
 
 
 def _is_for_a_model(scope: Scope) -> bool:
-    return scope["method"] == "POST" and scope["path"].endswith(("/classify", "/infer"))
+    return bool(scope["method"] == "POST" and scope["path"].endswith(("/classify", "/infer")))
 
 
 def _is_serves_own(start: Message) -> bool:

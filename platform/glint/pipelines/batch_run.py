@@ -1,0 +1,48 @@
+"""What a batch job works with. It travels to the nodes that score, which need no Ray Data for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glint.adapters.images import Images
+from glint.core.job import job_id
+from glint.core.job_options import JobOptions
+from glint.core.manifest import Manifest
+from glint.core.outcome import ModelRef
+from glint.core.stores import ResultStore
+
+if TYPE_CHECKING:
+    from glint.vision.predictor import Predictor
+
+CHUNKS_AT_ONCE = 2
+"""Of one process: while the last images of a chunk are scored and written, the next one's fill the threads."""
+
+
+@dataclass(frozen=True)
+class BatchRun:
+    """A model over an input, and where its results go. Every part survives the journey to a Ray worker."""
+
+    model_uri: str
+    model: ModelRef
+    open_predictor: Callable[[], Predictor]
+    input: str
+    manifest: Manifest
+    images: Images
+    store: ResultStore
+    home: Path
+    options: JobOptions = field(default_factory=JobOptions)
+    job: str | None = None
+
+    @property
+    def id(self) -> str:
+        """--job, or the hash of bundle, policy, input and those options that make other outcomes."""
+        options = {"top_k": self.options.top_k, "policy": self.model.policy}
+        return self.job or job_id(self.model.bundle, self.manifest.digest, options)
+
+    @property
+    def folder(self) -> Path:
+        """Where the job's own files lie: its frozen input, its outcomes as Parquet."""
+        return self.home / "jobs" / self.id

@@ -1,0 +1,87 @@
+"""Where a batch job spends its time: seconds by step, how busy each step's threads were, and what it costs."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from glint.core.job import Chunk
+
+DOING = {"read": "reading", "decode": "decoding", "infer": "inferring", "write": "writing"}
+FULL = 0.8
+"""Busy beyond this, a step's threads hold up the rest."""
+
+
+class Bottleneck(BaseModel):
+    """What one run of a job spent, from when its scoring processes were ready."""
+
+    model_config = ConfigDict(frozen=True)
+
+    line: str = Field(description="the same for a person")
+    seconds: dict[str, float] = Field(description="by step, over all threads; wait: of images for a thread")
+    busy: dict[str, float] = Field(description="share of the time that a step's threads were at work, 0 to 1")
+    images_per_s: float
+    images_per_s_per_vcpu: float
+    cost_per_million: float | None = Field(description="of a million images, in the currency of GLINT_NODE_PRICE")
+
+
+class Work:
+    """Sums over the chunks of this run."""
+
+    def __init__(self) -> None:
+        self.num_images = 0
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._threads: Counter[str] = Counter()
+        self._num_nodes = 0
+        self._began = self._ended = time.monotonic()
+
+    def begin(self, threads: Sequence[Mapping[str, int]]) -> None:
+        """Scoring begins, with so many threads by step, and `cores`, on each node."""
+        self._num_nodes = len(threads)
+        for one in threads:
+            self._threads.update(one)
+        self._began = self._ended = time.monotonic()
+
+    def add(self, chunk: Chunk, write_s: float) -> None:
+        """Count a chunk that was scored now."""
+        self.num_images += chunk.num_images
+        for step in ("read", "decode", "infer", "wait"):
+            self._seconds[step] += chunk.timings_s.get(step, 0.0)
+        self._seconds["write"] += write_s
+        self.end()
+
+    def end(self) -> None:
+        """Up to now."""
+        self._ended = time.monotonic()
+
+    @property
+    def images_per_s(self) -> float:
+        """Of this run so far."""
+        return self.num_images / max(self._ended - self._began, 1e-3)
+
+    def bottleneck(self, node_price: float | None = None) -> Bottleneck | None:
+        """What was spent, None where nothing was scored; `node_price` is that of a node an hour."""
+        if not self.num_images:
+            return None
+        elapsed = max(self._ended - self._began, 1e-3)
+        busy = {step: min(1.0, self._seconds[step] / (self._threads[step] * elapsed)) for step in DOING}
+        hours = 1e6 / self.images_per_s / 3600
+        return Bottleneck(
+            line=_line(busy),
+            seconds={step: round(self._seconds[step], 2) for step in (*DOING, "wait")},
+            busy={step: round(share, 3) for step, share in busy.items()},
+            images_per_s=round(self.images_per_s, 1),
+            images_per_s_per_vcpu=round(self.images_per_s / self._threads["cores"], 1),
+            cost_per_million=None if node_price is None else round(node_price * self._num_nodes * hours, 2),
+        )
+
+
+def _line(busy: Mapping[str, float]) -> str:
+    first, *others = sorted(busy, key=lambda step: -busy[step])
+    rest = ", ".join(f"{DOING[step]} {busy[step]:.0%}" for step in others)
+    full = [DOING[step] for step in (first, *others) if busy[step] >= FULL]
+    held = f"held up by {' and '.join(full)}" if full else "held up by no step alone"
+    return f"{held}: {DOING[first]} busy {busy[first]:.0%}, {rest}"

@@ -1,0 +1,277 @@
+"""The watchdog of a process that scores: no image may hang or kill more than itself.
+
+The process tells of each image that begins and ends. When it dies, the images in flight are suspects; when an image
+takes too long, it is one, and the process is ended. A new process scores each suspect alone: what dies or overruns
+again is `failed` or `timed_out` with its reason, and everything else of the chunk is scored as usual.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import signal
+import threading
+import time
+from collections import Counter
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+
+from glint.core.errors import GlintError
+from glint.pipelines.batch_run import BatchRun
+
+TICK_S = 0.25
+MAX_DEATHS = 12
+"""Deaths in a row between which not one image ended: it is not the images then."""
+MAX_STARTS = 3
+"""Deaths in a row before the process was ready."""
+
+Verdict = tuple[str, str, str]
+"""Status, type and message of an ImageError."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A chunk that stands in the store: its document as JSON, and how long it took to write, seconds."""
+
+    document: str
+    write_s: float
+
+
+@dataclass
+class _Chunk:
+    """A chunk that is asked for, and what is known of its rows."""
+
+    number: int
+    written: Future[Written] = field(default_factory=Future)
+    out_since: float | None = None
+    in_flight: dict[int, float] = field(default_factory=dict)
+    """rows that have begun and not ended, and since when"""
+    suspects: set[int] = field(default_factory=set)
+    tries: Counter[int] = field(default_factory=Counter)
+    ended: set[int] = field(default_factory=set)
+    overran: bool = False
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
+
+    def returned(self) -> None:
+        """The process is gone, and with it what it had done of this."""
+        self.out_since = None
+        self.in_flight.clear()
+        self.ended.clear()
+
+    def question(self) -> bytes:
+        """What the process is asked."""
+        return json.dumps([self.number, sorted(self.suspects), self.verdicts]).encode()
+
+
+class ScoringProcess:
+    """Scores chunks in a process of its own, which is replaced when it dies. `score` may be called from threads."""
+
+    def __init__(self, run: BatchRun) -> None:
+        self._run = run
+        self._options = run.options
+        self._lock = threading.Lock()
+        self._asked: list[_Chunk] = []
+        self._deaths = self._false_starts = 0
+        self._broken: Exception | None = None
+        self._threads: Future[dict[str, int]] = Future()
+        self._woken, self._wake = multiprocessing.Pipe(duplex=False)
+        self._closed = False
+        self._start()
+        self._watchdog = threading.Thread(target=self._watch, name="glint-watchdog", daemon=True)
+        self._watchdog.start()
+
+    def threads(self) -> dict[str, int]:
+        """How many threads each step has, and `cores`; waits until the process is ready.
+
+        Raises GlintError where the model cannot be opened, RuntimeError for whatever else stands in the way.
+        """
+        return self._threads.result()
+
+    def score(self, chunk: int) -> Written:
+        """Score and write a chunk, whatever its images do. Raises GlintError for a store that is gone."""
+        asked = _Chunk(chunk)
+        with self._lock:
+            if self._broken is not None:
+                raise self._broken
+            self._asked.append(asked)
+            self._wake.send_bytes(b"!")
+        return asked.written.result()
+
+    def close(self) -> None:
+        """End the process, with whatever it has in hand; who waits for that gets CancelledError."""
+        self._closed = True
+        self._wake.send_bytes(b"!")
+        self._watchdog.join()
+
+    # All below runs in the watchdog's thread.
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, its_end = context.Pipe()
+        self._process = context.Process(target=_work, args=(self._run, its_end), daemon=True)
+        self._process.start()
+        its_end.close()
+        self._ready = False
+
+    def _watch(self) -> None:
+        try:
+            while not self._closed:
+                self._hand_out()
+                wait([self._connection, self._woken, self._process.sentinel], TICK_S)
+                while self._woken.poll():
+                    self._woken.recv_bytes()
+                alive = self._process.is_alive()  # before its last words are read, or some would be missed
+                self._listen()
+                if not alive:
+                    self._bury()
+                elif self._convict(time.monotonic()):
+                    self._process.kill()
+                    self._replace()
+            self._end()
+        except Exception as error:  # noqa: BLE001 - the edge of a thread: whoever waits for a chunk is told
+            self._give_up(error)
+
+    def _hand_out(self) -> None:
+        """Give the process what it may have: chunks with suspects one at a time, others beside each other."""
+        with self._lock:
+            asked = list(self._asked)
+        out = [chunk for chunk in asked if chunk.out_since is not None]
+        doubtful = [chunk for chunk in asked if chunk.suspects]
+        if not self._ready or (doubtful and out):
+            return
+        for chunk in doubtful[:1] or [chunk for chunk in asked if chunk.out_since is None]:
+            chunk.out_since = time.monotonic()
+            try:
+                self._connection.send_bytes(chunk.question())
+            except OSError:
+                return  # it has died, which the next look finds
+
+    def _listen(self) -> None:
+        try:
+            while self._connection.poll():
+                kind, *message = json.loads(self._connection.recv_bytes())
+                self._hear(kind, message)
+        except (EOFError, OSError):
+            pass  # it has died, which the next look finds
+
+    def _hear(self, kind: str, message: list[object]) -> None:
+        if kind == "ready":
+            self._ready, self._false_starts = True, 0
+            if not self._threads.done():
+                self._threads.set_result(message[0])  # type: ignore[arg-type]
+            return
+        if kind in ("unfit", "broken"):
+            raise GlintError(str(message[0])) if kind == "unfit" else RuntimeError(str(message[0]))
+        chunk = next(chunk for chunk in self._asked if chunk.number == message[0])
+        if kind == "image":
+            self._note(chunk, *message[1:])  # type: ignore[arg-type]
+            return
+        with self._lock:
+            self._asked.remove(chunk)
+        if kind == "done":
+            chunk.written.set_result(Written(*message[1:]))  # type: ignore[arg-type]
+        else:
+            text = str(message[1])
+            chunk.written.set_exception(GlintError(text) if kind == "mistake" else RuntimeError(text))
+
+    def _note(self, chunk: _Chunk, row: int, begins: bool) -> None:
+        if begins:
+            chunk.in_flight[row] = time.monotonic()
+            return
+        chunk.in_flight.pop(row, None)
+        chunk.suspects.discard(row)
+        chunk.ended.add(row)
+        self._deaths = 0
+
+    def _bury(self) -> None:
+        """The process has died by itself: of one of the images in flight."""
+        self._deaths += 1
+        self._false_starts += not self._ready
+        if self._false_starts >= MAX_STARTS:
+            raise RuntimeError(f"the scoring process {self._cause()}, {MAX_STARTS} times before it was ready")
+        if self._deaths >= MAX_DEATHS:
+            raise RuntimeError(f"the scoring process {self._cause()}, {MAX_DEATHS} times without one image between")
+        for chunk in self._asked:
+            for row in list(chunk.in_flight):
+                died = ("failed", "process_died", f"the process that scored this image alone {self._cause()}")
+                self._suspect(chunk, row, died)
+        self._replace()
+
+    def _convict(self, now: float) -> bool:
+        """Whether an image or a chunk has overrun; those responsible are suspects then, or have their verdict."""
+        found = False
+        for chunk in self._asked:
+            limit = self._options.item_timeout_s
+            for row in [row for row, since in chunk.in_flight.items() if now - since > limit]:
+                late = ("timed_out", "item_timeout", f"took longer than item_timeout_s {limit:g}, also alone")
+                self._suspect(chunk, row, late)
+                found = True
+            limit = self._options.mini_batch_timeout_s
+            # A chunk without an image in flight is being written, and the store has a deadline of its own.
+            if not found and chunk.out_since and chunk.in_flight and now - chunk.out_since > limit:
+                self._convict_chunk(chunk)
+                found = True
+        return found
+
+    def _convict_chunk(self, chunk: _Chunk) -> None:
+        limit = f"mini_batch_timeout_s {self._options.mini_batch_timeout_s:g}"
+        if not chunk.overran:
+            chunk.overran = True
+            chunk.suspects |= set(chunk.in_flight)
+            return
+        chunk.suspects.clear()
+        for row in range(self._options.mini_batch_size):
+            if row not in chunk.ended:
+                late = ("timed_out", "mini_batch_timeout", f"not reached within {limit} of its mini-batch, twice")
+                chunk.verdicts.setdefault(row, late)
+
+    def _suspect(self, chunk: _Chunk, row: int, verdict: Verdict) -> None:
+        """Doubt a row; one that was tried alone often enough has its verdict."""
+        if row in chunk.suspects:
+            chunk.tries[row] += 1
+            if chunk.tries[row] >= self._options.max_retries:
+                chunk.suspects.discard(row)
+                chunk.verdicts[row] = verdict
+        else:
+            chunk.suspects.add(row)
+
+    def _replace(self) -> None:
+        for chunk in self._asked:
+            chunk.returned()
+        self._process.join()
+        self._connection.close()
+        self._start()
+
+    def _cause(self) -> str:
+        self._process.join()
+        code = self._process.exitcode or 0
+        if code < 0:
+            name = signal.Signals(-code).name
+            return f"died by {name}" + (", as when memory runs out" if -code == signal.SIGKILL else "")
+        return f"ended with {code}"
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._threads.cancel()
+        for chunk in self._asked:
+            chunk.written.cancel()
+
+    def _give_up(self, error: Exception) -> None:
+        self._process.kill()
+        self._process.join()
+        with self._lock:
+            self._broken, asked = error, self._asked
+            self._asked = []
+        if not self._threads.done():
+            self._threads.set_exception(error)
+        for chunk in asked:
+            chunk.written.set_exception(error)
+
+
+def _work(run: BatchRun, connection: Connection) -> None:
+    """In the process that scores, which alone imports what that needs."""
+    from glint.pipelines.scoring_worker import work
+
+    work(run, connection)

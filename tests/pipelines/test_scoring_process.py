@@ -1,0 +1,111 @@
+"""Images that hang or kill the process that scores them."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tests.pipelines.fragile import DEADLY, ENDLESS, Fragile
+from tests.pipelines.progress import Told
+
+from glint.adapters.images import Images
+from glint.adapters.sqlite_store import SqliteStore
+from glint.core.errors import GlintError
+from glint.core.job import CHUNK_ROWS, Chunk
+from glint.core.job_options import JobOptions
+from glint.core.outcome import Outcome
+from glint.core.stores import Bridge
+from glint.pipelines.batch import freeze_input
+from glint.pipelines.batch_run import BatchRun
+from glint.pipelines.scoring_process import ScoringProcess
+from glint.vision.bundle import Bundle
+from glint.vision.predictor import Predictor
+
+NUM_GOOD = CHUNK_ROWS + 20
+
+
+def picture(path: Path, level: int) -> None:
+    Image.new("RGB", (64, 64), (level, level, level)).save(path)
+
+
+@pytest.fixture
+def run(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BatchRun:
+    """A job of two chunks of good pictures, by a fragile model."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2])  # where its process finds tests.pipelines.fragile
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(NUM_GOOD):
+        picture(folder / f"{number:03}.png", 20 + number)
+    predictor = Predictor(bundle)
+    return BatchRun(
+        model_uri="bundle",
+        model=predictor.model,
+        open_predictor=partial(Fragile, bundle),
+        input=str(folder),
+        manifest=freeze_input(str(folder), Images(), tmp_path, Told()),
+        images=Images(),
+        store=SqliteStore(tmp_path / "results.db"),
+        home=tmp_path,
+        options=JobOptions(item_timeout_s=2),
+        job="fragile",
+    )
+
+
+def spoilt(run: BatchRun, bad: dict[str, int]) -> BatchRun:
+    """The job with some of its pictures painted over."""
+    for name, level in bad.items():
+        picture(Path(run.input) / name, level)
+    return replace(run, manifest=freeze_input(run.input, Images(), run.home, Told()))
+
+
+def outcomes(run: BatchRun) -> dict[str, Outcome]:
+    """By file name, when both chunks are scored side by side."""
+    bridge = Bridge()
+    with closing(ScoringProcess(run)) as process, ThreadPoolExecutor(2) as callers:
+        written = list(callers.map(process.score, range(2)))
+    assert [Chunk.model_validate_json(one.document).chunk for one in written] == [0, 1]
+    found = bridge.run(run.store.page(run.id, limit=1000)).outcomes
+    bridge.run(run.store.close())
+    bridge.close()
+    assert len(found) == NUM_GOOD
+    return {Path(outcome.uri).name: outcome for outcome in found}
+
+
+def test_an_image_that_kills_its_process_fails_alone(run: BatchRun) -> None:
+    found = outcomes(spoilt(run, {"105.png": DEADLY}))
+    assert [name for name, outcome in found.items() if outcome.status != "ok"] == ["105.png"]
+    died = found["105.png"]
+    assert died.status == "failed"
+    assert died.error is not None
+    assert died.error.type == "process_died"
+    assert "SIGSEGV" in died.error.message
+
+
+@pytest.mark.slow
+def test_images_that_hang_are_timed_out_and_others_are_unaffected(run: BatchRun) -> None:
+    bad = {"040.png": DEADLY, "041.png": ENDLESS, "105.png": ENDLESS}
+    found = outcomes(spoilt(run, bad))
+    statuses = {name: outcome.status for name, outcome in found.items() if outcome.status != "ok"}
+    assert statuses == {"040.png": "failed", "041.png": "timed_out", "105.png": "timed_out"}
+    hung = found["041.png"].error
+    assert hung is not None
+    assert hung.message == "took longer than item_timeout_s 2, also alone"
+
+
+@pytest.mark.slow
+def test_a_mini_batch_has_an_end_whatever_its_images_do(run: BatchRun) -> None:
+    options = JobOptions(mini_batch_timeout_s=3, item_timeout_s=1000, max_retries=10)
+    found = outcomes(replace(spoilt(run, {"040.png": ENDLESS, "105.png": ENDLESS}), options=options))
+    assert {found["040.png"].status, found["105.png"].status} == {"timed_out"}
+    assert found["000.png"].status == "ok"
+
+
+def test_a_model_that_is_another_by_now_is_no_death(run: BatchRun) -> None:
+    other = replace(run, model=run.model.model_copy(update={"policy": "0" * 16}))
+    with closing(ScoringProcess(other)) as process, pytest.raises(GlintError, match="has become another bundle or"):
+        process.score(0)
