@@ -143,16 +143,17 @@ class Model:
     bundle: Bundle
     name: str | None = None
     version: str | None = None
+    engine: str = "auto"
 
     @property
     def ref(self) -> ModelRef:
         """The model as outcomes name it."""
         from glint.vision.predictor import model_ref
 
-        return model_ref(self.bundle, self.name, self.version)
+        return model_ref(self.bundle, self.name, self.version, self.engine)
 
 
-def open_model(model: str, settings: Settings) -> Model:
+def open_model(model: str, settings: Settings, engine: str = "auto") -> Model:
     """Find a model by a bundle directory or a registry URI, without loading its weights.
 
     A registered version decides by the policy that the registry holds active, a bundle directory by its own.
@@ -162,13 +163,15 @@ def open_model(model: str, settings: Settings) -> Model:
 
     if not model.startswith("models:/"):
         directory = _directory(model)
-        return Model(str(directory), Bundle(directory))
+        return Model(str(directory), Bundle(directory), engine=engine)
     found = open_registry(settings).find(model)
     bundle = Bundle(found.bundle, Policy.model_validate_json(found.policy) if found.policy else None)
-    return Model(f"models:/{found.name}/{found.version}", bundle, found.name, found.version)
+    return Model(f"models:/{found.name}/{found.version}", bundle, found.name, found.version, engine)
 
 
-def open_predictor(model: str, settings: Settings | None = None, policy: Policy | None = None) -> Predictor:
+def open_predictor(
+    model: str, settings: Settings | None = None, policy: Policy | None = None, engine: str = "auto"
+) -> Predictor:
     """The model named by a bundle directory or a registry URI, ready to answer.
 
     `policy` takes the place of the active one: whoever hands the model to several workers pins it thereby.
@@ -179,7 +182,7 @@ def open_predictor(model: str, settings: Settings | None = None, policy: Policy 
     settings = settings or Settings()
     found = open_model(model, settings)
     bundle = Bundle(found.bundle.directory, policy) if policy else found.bundle
-    return Predictor(bundle, found.name, found.version, open_limits(settings))
+    return Predictor(bundle, found.name, found.version, open_limits(settings), engine)
 
 
 def serving_sources(models: Sequence[str], settings: Settings) -> list[Source]:

@@ -1,8 +1,9 @@
 """The bundle: a directory with all that a server needs of a model, and no code.
 
 weights.safetensors   the parameters
-bundle.json           format, backbone, classes, preprocessing, recipe, manifest digest, metrics
+bundle.json           format, backbone, classes, preprocessing, recipe, manifest digest, metrics, decision on engines
 policy.json           the decision policy, with a digest of its own
+engines/              the network as OpenVINO models, with their SHA-256 in bundle.json; see engines/conversion.py
 selftest.json         sample images in selftest/, and what training's own validation said of them; see selftest.py
 card.md               the same for a person
 """
@@ -19,6 +20,7 @@ import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from glint.core.engine_choice import EngineDecisions
 from glint.core.errors import GlintError
 from glint.core.policy import Policy
 from glint.core.recipe import Preprocessing, Recipe
@@ -40,7 +42,7 @@ class BundleInfo(BaseModel):
     recipe: Recipe
     manifest: str
     metrics: dict[str, float]
-    engine: Literal["torch"] = "torch"
+    engines: EngineDecisions | None = None
 
 
 class Bundle:
@@ -56,7 +58,7 @@ class Bundle:
 
     @cached_property
     def digest(self) -> str:
-        """What identifies weights and bundle.json together; the policy has its own digest."""
+        """What identifies weights, bundle.json and, by the sums in it, engine files; the policy has its own digest."""
         parts = hashlib.sha256()
         for name in ("bundle.json", "weights.safetensors"):
             with (self.directory / name).open("rb") as file:
