@@ -158,9 +158,11 @@ def open_model(model: str, settings: Settings, engine: str = "auto") -> Model:
 
     A registered version decides by the policy that the registry holds active, a bundle directory by its own.
     """
+    from glint.core.engine_choice import check_engine
     from glint.core.policy import Policy
     from glint.vision.bundle import Bundle
 
+    check_engine(engine)
     if not model.startswith("models:/"):
         directory = _directory(model)
         return Model(str(directory), Bundle(directory), engine=engine)
@@ -185,7 +187,7 @@ def open_predictor(
     return Predictor(bundle, found.name, found.version, open_limits(settings), engine)
 
 
-def serving_sources(models: Sequence[str], settings: Settings) -> list[Source]:
+def serving_sources(models: Sequence[str], settings: Settings, engine: str = "auto") -> list[Source]:
     """Models to serve, each under its name; each look at one finds where its alias points then.
 
     Raises GlintError for one that does not exist, and for two of one name.
@@ -194,22 +196,22 @@ def serving_sources(models: Sequence[str], settings: Settings) -> list[Source]:
 
     sources: dict[str, Source] = {}
     for model in models:
-        found = open_model(model, settings)
+        found = open_model(model, settings, engine)
         name = found.name or found.bundle.info.name
         if name in sources:
             raise GlintError(f"--model {model!r} is the second of the name {name}; requests could not tell them apart")
-        sources[name] = Source(name, partial(find_served, model, settings))
+        sources[name] = Source(name, partial(find_served, model, settings, engine))
     return list(sources.values())
 
 
-def find_served(model: str, settings: Settings) -> Found:
+def find_served(model: str, settings: Settings, engine: str = "auto") -> Found:
     """What a model to serve means now."""
     from glint.serving.sources import Found
 
     found = open_model(model, settings)
     policy = found.bundle.policy
     identity = f"{found.uri} with policy {policy.digest}"
-    return Found(identity, partial(open_predictor, found.uri, settings, policy))
+    return Found(identity, partial(open_predictor, found.uri, settings, policy, engine))
 
 
 def open_serving(settings: Settings, keys: bool = False, log: Path | None = None) -> Serving:
@@ -350,9 +352,12 @@ def open_desk(settings: Settings) -> Desk:
 
 def check_options(options: Mapping[str, Any]) -> None:
     """Raise GlintError for an option that jobs do not have, or a value that it cannot have."""
-    unknown = sorted(set(options) - {"top_k"})
+    from glint.core.engine_choice import check_engine
+
+    unknown = sorted(set(options) - {"engine", "top_k"})
     if unknown:
-        raise GlintError(f"options.{unknown[0]} is no option of a job; there is top_k")
+        raise GlintError(f"options.{unknown[0]} is no option of a job; there are engine and top_k")
+    check_engine(options.get("engine", "auto"), "options.engine")
     top_k = options.get("top_k", 1)
     if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
         raise GlintError(f"options.top_k must be a number from 1 on, got {top_k!r}")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from glint.cli import batch_jobs, endpoints
-from glint.cli.options import AsJson, Model
+from glint.cli.options import AsJson, Engine, Model
 from glint.core.outcome import DEFAULT_TOP_K
 
 app = typer.Typer(help="Score many images; every one ends as exactly one outcome.", no_args_is_help=True)
@@ -42,6 +42,7 @@ def run(
     input: Annotated[str, typer.Option(help="a manifest, a folder or az://CONTAINER/PREFIX")],
     job: Annotated[str | None, typer.Option(help="name of the job; default: from model, input and options")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="classes kept with each outcome")] = DEFAULT_TOP_K,
+    engine: Engine = "auto",
     json: AsJson = False,
 ) -> None:
     """Score the images of a manifest, folder or prefix; run again, it does only what is missing.
@@ -70,7 +71,7 @@ def run(
     from glint.pipelines.batch import BatchRun, freeze_input, run_batch
     from glint.pipelines.scoring import num_nodes
 
-    found = open_model(model, settings)
+    found = open_model(model, settings, engine)
     with progress() as told:
         manifest = freeze_input(input, images, settings.home_path, told)
         start(settings, told)
@@ -78,7 +79,7 @@ def run(
         batch = BatchRun(
             model_uri=found.uri,
             model=found.ref,
-            open_predictor=partial(open_predictor, found.uri, settings, found.bundle.policy),
+            open_predictor=partial(open_predictor, found.uri, settings, found.bundle.policy, engine),
             input=input,
             manifest=manifest,
             images=images,

@@ -87,7 +87,9 @@ def _open_run(submission: Submission, settings: Settings, told: Progress) -> Bat
     known = bridge.run(store.get_job(submission.id))
     bridge.run(store.close())
     bridge.close()
-    model = open_model(known.model_uri if known else submission.model, settings)
+    options = dict(submission.options)
+    engine = options.pop("engine", "auto")
+    model = open_model(known.model_uri if known else submission.model, settings, engine)
     asked = submission.input
     if known and Path(known.manifest).exists():
         asked = asked.model_copy(update={"uri": known.manifest, "uris": None})
@@ -98,14 +100,14 @@ def _open_run(submission: Submission, settings: Settings, told: Progress) -> Bat
     return BatchRun(
         model_uri=model.uri,
         model=model.ref,
-        open_predictor=partial(open_predictor, model.uri, settings, model.bundle.policy),
+        open_predictor=partial(open_predictor, model.uri, settings, model.bundle.policy, engine),
         input=known.input if known else source,
         manifest=manifest,
         images=images,
         store=store,
         home=settings.home_path,
         job=submission.id,
-        **submission.options,
+        **options,
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from glint.core.bootstrap import Bootstrap
+from glint.core.errors import GlintError
 from glint.core.gate import Finding
 from glint.core.intervals import exact_interval
 
@@ -48,6 +49,12 @@ class EngineDecisions(BaseModel):
     trials: tuple[EngineTrial, ...] = ()
     not_converted: str | None = Field(default=None, description="why there is no OpenVINO model")
     files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of each engine file in the bundle")
+
+
+def check_engine(asked: object, setting: str = "--engine") -> None:
+    """Raise GlintError, which names the setting, unless there is an engine of that name."""
+    if asked not in ENGINES:
+        raise GlintError(f"{setting} {asked!r} must be one of {', '.join(ENGINES)}")
 
 
 def judge_bf16(changed: Array, bound: float | None) -> EngineTrial:

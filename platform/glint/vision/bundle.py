@@ -76,10 +76,15 @@ def write_bundle(directory: Path, info: BundleInfo, policy: Policy, weights: dic
     directory.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     safetensors.torch.save_file(contiguous, directory / "weights.safetensors")
+    write_documents(directory, info, policy)
+    return Bundle(directory)
+
+
+def write_documents(directory: Path, info: BundleInfo, policy: Policy) -> None:
+    """Write what a bundle says of its weights, into the directory where these lie."""
     (directory / "bundle.json").write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (directory / "policy.json").write_text(policy.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (directory / "card.md").write_text(_card(info, policy), encoding="utf-8")
-    return Bundle(directory)
 
 
 def read_document(path: Path, kind: type[T]) -> T:
@@ -103,5 +108,8 @@ def _card(info: BundleInfo, policy: Policy) -> str:
         f"| trained on | manifest {info.manifest} |",
     ]
     lines += [f"| {name} | {value:.4f} |" for name, value in info.metrics.items()]
+    if info.engines:
+        lines += [f"| engine on a CPU | {info.engines.chosen} |"]
+        lines += [f"| {trial.engine} | {trial.reason} |" for trial in info.engines.trials]
     lines += ["", "Decision policy:", "", "```json", json.dumps(policy.model_dump(mode="json"), indent=2), "```", ""]
     return "\n".join(lines)

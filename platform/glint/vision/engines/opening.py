@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from glint.core.engine_choice import ENGINES, EngineName
+from glint.core.engine_choice import EngineName, check_engine
 from glint.core.errors import GlintError
 from glint.vision.bundle import Bundle
 from glint.vision.engines.engine import Engine
@@ -14,9 +14,11 @@ from glint.vision.engines.pytorch import TorchEngine
 
 
 def choose_engine(bundle: Bundle, asked: str = "auto") -> EngineName:
-    """The engine that `asked`, one of ENGINES, means for this bundle on this machine; raises GlintError for others."""
-    if asked not in ENGINES:
-        raise GlintError(f"--engine {asked!r} must be one of {', '.join(ENGINES)}")
+    """The engine that `asked`, one of `engine_choice.ENGINES`, means for this bundle on this machine.
+
+    Raises GlintError for a name that is none of them.
+    """
+    check_engine(asked)
     if asked not in ("auto", "openvino"):
         return asked  # type: ignore[return-value]
     if asked == "auto" and torch.cuda.is_available():

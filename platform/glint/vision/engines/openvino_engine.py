@@ -48,7 +48,9 @@ class OpenVinoEngine:
         return gathered([self._threads.submit(self._run, pixels[i : i + 1]) for i in range(len(pixels))])
 
     def logits(self, images: torch.Tensor) -> Logits:
-        """The same, waiting for the result."""
+        """The same, waiting for the result; a single image runs in the caller's own thread."""
+        if len(images) == 1:
+            return self._run(images.contiguous().numpy())
         return self.submit(images).result()
 
     def close(self) -> None:
