@@ -32,13 +32,21 @@ class NotConvertedError(Exception):
     """The network cannot be converted; says why in one line."""
 
 
+def traced(bundle: Bundle) -> torch.export.ExportedProgram:
+    """The network as PyTorch's own graph; raises NotConvertedError."""
+    try:  # a compiler goes over a foreign network, and raises anything
+        return exported(bundle)
+    except Exception as error:
+        raise NotConvertedError(in_one_line(error)) from error
+
+
 def convert(bundle: Bundle) -> openvino.Model:
     """The network for uint8 images (?, C, S, S), in float32; raises NotConvertedError."""
-    settings = bundle.info.preprocessing
-    try:  # two compilers go over a foreign network, and raise anything
-        model = openvino.convert_model(exported(bundle))
+    settings, graph = bundle.info.preprocessing, traced(bundle)
+    try:  # so does this one
+        model = openvino.convert_model(graph)
     except Exception as error:
-        raise NotConvertedError(_in_one_line(error)) from error
+        raise NotConvertedError(in_one_line(error)) from error
     model.reshape([-1, settings.num_channels, settings.image_size, settings.image_size])
     return model
 
@@ -59,7 +67,7 @@ def quantize(model: openvino.Model, images: Sequence[torch.Tensor]) -> openvino.
         try:
             found: openvino.Model = nncf.quantize(model, samples, subset_size=len(images[:MAX_CALIBRATION_IMAGES]))
         except Exception as error:
-            raise NotConvertedError(_in_one_line(error)) from error
+            raise NotConvertedError(in_one_line(error)) from error
     return found
 
 
@@ -87,7 +95,8 @@ def read(bundle: Bundle, stem: str) -> openvino.Model | None:
     return core().read_model(bundle.directory / names[0])
 
 
-def _in_one_line(error: Exception) -> str:
+def in_one_line(error: Exception) -> str:
+    """What went wrong, of a compiler's many lines the first."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
 
 
