@@ -16,15 +16,16 @@ __version__ = "0.1.0"
 __all__ = ["AsyncClient", "Client", "__version__", "load"]
 
 
-def load(model: str) -> Predictor:
+def load(model: str, engine: str = "auto") -> Predictor:
     """Open a model as a Predictor, in this process, without Ray.
 
     `model` is a bundle directory, or a registry URI: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
-    Raises GlintError when there is no such model.
+    `engine`: auto, torch, torch-compiled, openvino, openvino-fp32, openvino-bf16 or openvino-int8.
+    Raises GlintError when there is no such model or engine.
     """
     from glint.wiring import open_predictor  # torch and MLflow are imported when a model is first asked for
 
-    return open_predictor(model)
+    return open_predictor(model, engine=engine)
 
 
 def __getattr__(name: str) -> Any:

@@ -143,32 +143,37 @@ class Model:
     bundle: Bundle
     name: str | None = None
     version: str | None = None
+    engine: str = "auto"
 
     @property
     def ref(self) -> ModelRef:
         """The model as outcomes name it."""
         from glint.vision.predictor import model_ref
 
-        return model_ref(self.bundle, self.name, self.version)
+        return model_ref(self.bundle, self.name, self.version, self.engine)
 
 
-def open_model(model: str, settings: Settings) -> Model:
+def open_model(model: str, settings: Settings, engine: str = "auto") -> Model:
     """Find a model by a bundle directory or a registry URI, without loading its weights.
 
     A registered version decides by the policy that the registry holds active, a bundle directory by its own.
     """
+    from glint.core.engine_choice import check_engine
     from glint.core.policy import Policy
     from glint.vision.bundle import Bundle
 
+    check_engine(engine)
     if not model.startswith("models:/"):
         directory = _directory(model)
-        return Model(str(directory), Bundle(directory))
+        return Model(str(directory), Bundle(directory), engine=engine)
     found = open_registry(settings).find(model)
     bundle = Bundle(found.bundle, Policy.model_validate_json(found.policy) if found.policy else None)
-    return Model(f"models:/{found.name}/{found.version}", bundle, found.name, found.version)
+    return Model(f"models:/{found.name}/{found.version}", bundle, found.name, found.version, engine)
 
 
-def open_predictor(model: str, settings: Settings | None = None, policy: Policy | None = None) -> Predictor:
+def open_predictor(
+    model: str, settings: Settings | None = None, policy: Policy | None = None, engine: str = "auto"
+) -> Predictor:
     """The model named by a bundle directory or a registry URI, ready to answer.
 
     `policy` takes the place of the active one: whoever hands the model to several workers pins it thereby.
@@ -179,7 +184,7 @@ def open_predictor(model: str, settings: Settings | None = None, policy: Policy 
     settings = settings or Settings()
     found = open_model(model, settings)
     bundle = Bundle(found.bundle.directory, policy) if policy else found.bundle
-    return Predictor(bundle, found.name, found.version, open_limits(settings))
+    return Predictor(bundle, found.name, found.version, open_limits(settings), engine)
 
 
 def serving_sources(
@@ -188,6 +193,7 @@ def serving_sources(
     challengers: Sequence[str] = (),
     canary: float = 0.0,
     shadow: float = 0.0,
+    engine: str = "auto",
 ) -> list[Source]:
     """Models to serve, each under its name; each look at one finds where its alias points then.
 
@@ -198,13 +204,13 @@ def serving_sources(
 
     sources: dict[str, Source] = {}
     for model in models:
-        source = _source(model, settings)
+        source = _source(model, settings, engine)
         if source.name in sources:
             reason = f"is the second of the name {source.name}; requests could not tell them apart"
             raise GlintError(f"--model {model!r} {reason}")
         sources[source.name] = source
     for model in challengers:
-        source = _source(model, settings)
+        source = _source(model, settings, engine)
         champion = sources.get(source.name)
         if champion is None or champion.challenge:
             choices = ", ".join(name for name, one in sources.items() if not one.challenge) or "none"
@@ -214,22 +220,22 @@ def serving_sources(
     return list(sources.values())
 
 
-def _source(model: str, settings: Settings) -> Source:
+def _source(model: str, settings: Settings, engine: str) -> Source:
     from glint.serving.sources import Source
 
-    found = open_model(model, settings)
+    found = open_model(model, settings, engine)
     alias = model.partition("@")[2] if found.name else ""
-    return Source(found.name or found.bundle.info.name, partial(find_served, model, settings), alias or None)
+    return Source(found.name or found.bundle.info.name, partial(find_served, model, settings, engine), alias or None)
 
 
-def find_served(model: str, settings: Settings) -> Found:
+def find_served(model: str, settings: Settings, engine: str = "auto") -> Found:
     """What a model to serve means now."""
     from glint.serving.sources import Found
 
-    found = open_model(model, settings)
+    found = open_model(model, settings, engine)
     policy = found.bundle.policy
     identity = f"{found.uri} with policy {policy.digest}"
-    return Found(identity, partial(open_predictor, found.uri, settings, policy))
+    return Found(identity, partial(open_predictor, found.uri, settings, policy, engine))
 
 
 def open_serving(settings: Settings, keys: bool = False, log: Path | None = None) -> Serving:

@@ -11,7 +11,7 @@ import pytest
 
 GLINT = str(Path(sys.executable).with_name("glint"))
 VERBS = [
-    *("snapshot", "train", "evaluate", "policy", "promote", "rollback"),
+    *("snapshot", "train", "evaluate", "policy", "promote", "rollback", "export"),
     *("batch run", "batch results", "serve", "demo", "doctor"),
 ]
 

@@ -15,6 +15,7 @@ from glint.cli.classify import classify
 from glint.cli.demo import demo
 from glint.cli.doctor import doctor
 from glint.cli.evaluate import evaluate
+from glint.cli.export import export
 from glint.cli.policy import policy
 from glint.cli.promote import promote
 from glint.cli.rollback import rollback
@@ -45,7 +46,7 @@ def prepare() -> None:
     quieten(read_settings())
 
 
-for verb in (upload, snapshot, train, tune, evaluate, policy, promote, rollback, serve, classify, demo, doctor):
+for verb in (upload, snapshot, train, tune, evaluate, policy, promote, rollback, export, serve, classify, demo, doctor):
     app.command()(verb)
 app.add_typer(batch.app, name="batch")
 app.add_typer(store.app, name="store")

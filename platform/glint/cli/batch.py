@@ -58,6 +58,7 @@ def run(
     item_timeout_s: Annotated[float | None, typer.Option(help=_help("item_timeout_s"))] = None,
     mini_batch_timeout_s: Annotated[float | None, typer.Option(help=_help("mini_batch_timeout_s"))] = None,
     top_k: Annotated[int | None, typer.Option(help=_help("top_k"))] = None,
+    engine: Annotated[str | None, typer.Option(help=_help("engine"))] = None,
     parquet: Annotated[bool | None, typer.Option("--parquet", help=_help("parquet"))] = None,
     json: AsJson = False,
 ) -> None:
@@ -95,7 +96,7 @@ def run(
     from glint.pipelines.batch_run import BatchRun
     from glint.pipelines.chunk_actors import num_nodes
 
-    found = open_model(model, settings)
+    found = open_model(model, settings, options.engine)
     with progress() as told:
         manifest = freeze_input(input, images, settings.home_path, told)
         start(settings, told)
@@ -103,7 +104,7 @@ def run(
         batch = BatchRun(
             model_uri=found.uri,
             model=found.ref,
-            open_predictor=partial(open_predictor, found.uri, settings, found.bundle.policy),
+            open_predictor=partial(open_predictor, found.uri, settings, found.bundle.policy, options.engine),
             input=input,
             manifest=manifest,
             images=images,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from glint.cli.options import AsJson, ManifestFile, Model
+from glint.cli.options import AsJson, Engine, ManifestFile, Model
 
 
 def evaluate(
@@ -18,6 +18,7 @@ def evaluate(
     against: Annotated[
         str | None, typer.Option(help="model to compare with, or none; default: the champion of the same name")
     ] = None,
+    engine: Engine = "auto",
     json: AsJson = False,
 ) -> None:
     """Score a model on a split of a manifest and write a report.
@@ -32,6 +33,8 @@ def evaluate(
         glint evaluate --model models:/boards/3 --against models:/boards/2 --manifest manifest.parquet --report report
 
         glint evaluate --model .glint/runs/NAME/bundle --manifest manifest.parquet --split val --report val
+
+        glint evaluate --model models:/boards/3 --engine torch --manifest manifest.parquet --report exact
     """
     from functools import partial
 
@@ -46,14 +49,14 @@ def evaluate(
 
     settings = Settings()
     opened = Manifest.open(manifest)
-    found = open_model(model, settings)
+    found = open_model(model, settings, engine)
     opponent, reason = find_opponent(found, against, opened.classes, settings)
     with progress() as told:
         start(settings, told)
         evaluation = run_evaluation(
             found.bundle,
             found.ref,
-            partial(open_predictor, found.uri, settings, found.bundle.policy),
+            partial(open_predictor, found.uri, settings, found.bundle.policy, engine),
             opened,
             split,
             open_images(settings),

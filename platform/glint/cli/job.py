@@ -89,7 +89,8 @@ def _open_run(submission: Submission, settings: Settings, told: Progress) -> Bat
     known = bridge.run(store.get_job(submission.id))
     bridge.run(store.close())
     bridge.close()
-    model = open_model(known.model_uri if known else submission.model, settings)
+    options = job_options(submission.options)
+    model = open_model(known.model_uri if known else submission.model, settings, options.engine)
     asked = submission.input
     if known and Path(known.manifest).exists():
         asked = asked.model_copy(update={"uri": known.manifest, "uris": None})
@@ -100,14 +101,14 @@ def _open_run(submission: Submission, settings: Settings, told: Progress) -> Bat
     return BatchRun(
         model_uri=model.uri,
         model=model.ref,
-        open_predictor=partial(open_predictor, model.uri, settings, model.bundle.policy),
+        open_predictor=partial(open_predictor, model.uri, settings, model.bundle.policy, options.engine),
         input=known.input if known else source,
         manifest=manifest,
         images=images,
         store=store,
         home=settings.home_path,
         job=submission.id,
-        options=job_options(submission.options),
+        options=options,
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glint.cli.options import AsJson
+from glint.cli.options import AsJson, Engine
 
 if TYPE_CHECKING:
     from glint.settings import Settings
@@ -40,6 +40,7 @@ def serve(
     ] = None,
     replicas: Annotated[str, typer.Option(metavar="N|MIN:MAX", help="processes, or bounds to scale between")] = "1",
     drain_s: Annotated[float, typer.Option(min=0, help="for requests in flight when a replica stops")] = 20,
+    engine: Engine = "auto",
     json: AsJson = False,
 ) -> None:
     """Answer `POST /v1/classify` with models and run the jobs of `/v1/batch`, until Ctrl-C or SIGTERM.
@@ -60,6 +61,8 @@ def serve(
         glint serve --model models:/boards@champion --challenger models:/boards@challenger --canary 10% --shadow 25%
 
         GLINT_BATCH_INPUTS=az://images/line-4 glint serve
+
+        glint serve --model models:/boards/3 --engine openvino-fp32
 
         curl --data-binary @board.jpg http://127.0.0.1:8000/v1/classify
     """
@@ -86,8 +89,8 @@ def serve(
     settings = Settings()
     guarded = needs_keys(host, auth, settings)
     shares = share("--canary", canary, challenger), share("--shadow", shadow, challenger)
-    sources = serving_sources(model or [], settings, challenger or [], *shares)
-    found = open_model(model[0], settings) if model else None
+    sources = serving_sources(model or [], settings, challenger or [], *shares, engine)
+    found = open_model(model[0], settings, engine) if model else None
     check_webhooks(settings)
     logs = None
     if not settings.ray_address:  # a Ray of our own: what is wrong shows before it starts, and its logs are ours

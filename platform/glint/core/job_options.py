@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from glint.core.engine_choice import ENGINES
 from glint.core.errors import GlintError
 from glint.core.job import CHUNK_ROWS, Totals
 from glint.core.outcome import DEFAULT_TOP_K
@@ -37,7 +38,15 @@ class JobOptions(BaseModel):
         default="5%", description="images, as a count or a share, that may end other than ok before the job fails"
     )
     top_k: int = Field(default=DEFAULT_TOP_K, ge=1, le=1000, description="classes kept with each outcome")
+    engine: str = Field(default="auto", description=f"one of {', '.join(ENGINES)}")
     parquet: bool = Field(default=False, description="write the outcomes as a Parquet file too when the job ends")
+
+    @field_validator("engine")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in ENGINES:
+            raise ValueError(f"must be one of {', '.join(ENGINES)}")
+        return value
 
     @field_validator("error_threshold", mode="before")
     @classmethod

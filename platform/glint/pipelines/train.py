@@ -37,6 +37,7 @@ from glint.core.policy import fit_policy
 from glint.core.progress import Progress
 from glint.core.recipe import Recipe
 from glint.pipelines.board import Seen, Watcher
+from glint.pipelines.engines import add_engines
 from glint.pipelines.fitting import BEST_BY, ONE_WORKER, Workers, check_workers, fit
 from glint.pipelines.learner import TrainingPlan
 from glint.pipelines.loading import Load, cache_images
@@ -48,7 +49,18 @@ from glint.vision.bundle import Bundle, BundleInfo, write_bundle
 from glint.vision.decode import Limits
 from glint.vision.selftest import MAX_SAMPLES, TOLERANCE, TOLERANCE_BF16, write_selftest
 
-BUNDLE_NEEDS = ("numpy", "pandas", "pillow", "pydantic", "pyyaml", "safetensors", "timm", "torch", "torchvision")
+BUNDLE_NEEDS = (
+    "numpy",
+    "openvino",
+    "pandas",
+    "pillow",
+    "pydantic",
+    "pyyaml",
+    "safetensors",
+    "timm",
+    "torch",
+    "torchvision",
+)
 
 
 class Trained(BaseModel):
@@ -143,6 +155,7 @@ def _train(run: TrainingRun, mlflow_run: str, progress: Progress) -> Trained:
     _say_bad_images(watcher.seen, progress)
     best, metrics = max(result.best_checkpoints or [], key=lambda kept: float(kept[1][KEPT_BY]))
     bundle = _write_bundle(run, plan, best, metrics)
+    bundle = add_engines(bundle, run.manifest, run.images, run.limits, progress)
     progress.begin("registering", None, "")
     version = run.registry.register(
         mlflow_run,

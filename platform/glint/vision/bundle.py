@@ -1,8 +1,9 @@
 """The bundle: a directory with all that a server needs of a model, and no code.
 
 weights.safetensors   the parameters
-bundle.json           format, backbone, classes, preprocessing, recipe, manifest digest, metrics
+bundle.json           format, backbone, classes, preprocessing, recipe, manifest digest, metrics, decision on engines
 policy.json           the decision policy, with a digest of its own
+engines/              the network as OpenVINO models, with their SHA-256 in bundle.json; see engines/conversion.py
 selftest.json         sample images in selftest/, and what training's own validation said of them; see selftest.py
 card.md               the same for a person
 """
@@ -19,6 +20,7 @@ import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from glint.core.engine_choice import EngineDecisions
 from glint.core.errors import GlintError
 from glint.core.policy import Policy
 from glint.core.recipe import Preprocessing, Recipe
@@ -40,7 +42,7 @@ class BundleInfo(BaseModel):
     recipe: Recipe
     manifest: str
     metrics: dict[str, float]
-    engine: Literal["torch"] = "torch"
+    engines: EngineDecisions | None = None
 
 
 class Bundle:
@@ -56,7 +58,7 @@ class Bundle:
 
     @cached_property
     def digest(self) -> str:
-        """What identifies weights and bundle.json together; the policy has its own digest."""
+        """What identifies weights, bundle.json and, by the sums in it, engine files; the policy has its own digest."""
         parts = hashlib.sha256()
         for name in ("bundle.json", "weights.safetensors"):
             with (self.directory / name).open("rb") as file:
@@ -74,10 +76,15 @@ def write_bundle(directory: Path, info: BundleInfo, policy: Policy, weights: dic
     directory.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     safetensors.torch.save_file(contiguous, directory / "weights.safetensors")
+    write_documents(directory, info, policy)
+    return Bundle(directory)
+
+
+def write_documents(directory: Path, info: BundleInfo, policy: Policy) -> None:
+    """Write what a bundle says of its weights, into the directory where these lie."""
     (directory / "bundle.json").write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (directory / "policy.json").write_text(policy.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (directory / "card.md").write_text(_card(info, policy), encoding="utf-8")
-    return Bundle(directory)
 
 
 def read_document(path: Path, kind: type[T]) -> T:
@@ -101,5 +108,8 @@ def _card(info: BundleInfo, policy: Policy) -> str:
         f"| trained on | manifest {info.manifest} |",
     ]
     lines += [f"| {name} | {value:.4f} |" for name, value in info.metrics.items()]
+    if info.engines:
+        lines += [f"| engine on a CPU | {info.engines.chosen} |"]
+        lines += [f"| {trial.engine} | {trial.reason} |" for trial in info.engines.trials]
     lines += ["", "Decision policy:", "", "```json", json.dumps(policy.model_dump(mode="json"), indent=2), "```", ""]
     return "\n".join(lines)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,14 +24,31 @@ from PIL.WebPImagePlugin import WebPImageFile
 from torchvision.io import ImageReadMode
 
 from glint.core.errors import ImageError
-from glint.vision.headers import Format, jpeg_header, sniff, webp_header
+from glint.vision.headers import Format, JpegHeader, jpeg_header, sniff, webp_header
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+SCALED_FROM_PIXELS = 4_000_000
+"""A JPEG of more pixels may be decoded smaller; below that nothing is gained that would be worth a difference."""
+SPARE = 2
+"""How many times the side that was asked for a scaled picture keeps at least, for resizing to average over."""
+
 _MAX_SCANS = 100
 _MIN_IS_WHITE = 0
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
+_BROKEN_EXIF = (KeyError, SyntaxError, TypeError, ValueError, struct.error)
 
 # Opened by class and not by Image.open, whose check for bombs is a setting of the whole process, and late at that.
 _PLUGINS: dict[Format, Callable[[IO[bytes]], ImageFile]] = {
@@ -75,6 +93,14 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
+class Decoded(NamedTuple):
+    """Pixels, uint8 RGB (3, h, w) in any memory order, with the size of the picture as it is stored upright."""
+
+    pixels: torch.Tensor
+    width: int
+    height: int
+
+
 def decode(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> torch.Tensor:
     """Decode JPEG, PNG, WebP, BMP, TIFF or GIF bytes to uint8 RGB (3, H, W), in any memory order.
 
@@ -87,6 +113,15 @@ def decode(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> torch.Tensor:
     pixel is decoded. A file that ends before its pixels do is an error and never a half-grey image. libjpeg and
     libtiff may write a line on stderr about a damaged file.
     """
+    return decode_for(data, None, limits).pixels
+
+
+def decode_for(data: Buffer, side: int | None, limits: Limits = DEFAULT_LIMITS) -> Decoded:
+    """The same for a model that takes squares of `side` pixels; None decodes exactly.
+
+    A JPEG of more than SCALED_FROM_PIXELS comes at a half, quarter or eighth of its size, as small as leaves its
+    shorter side at least SPARE times `side`. libjpeg then skips most of its work.
+    """
     with memoryview(data) as view:
         _check_bytes(view.nbytes, limits)
     buffer = bytearray(data)  # a copy, for torch.frombuffer warns of memory that it could not write to
@@ -96,13 +131,12 @@ def decode(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> torch.Tensor:
             "undecodable", "not_an_image", "this is not an image in JPEG, PNG, WebP, BMP, TIFF or GIF format"
         )
     if kind == "JPEG":
-        return _jpeg(buffer, limits)
-    if kind == "WebP":
-        return _webp(buffer, limits)
-    return _by_pillow(kind, buffer, limits)
+        return _jpeg(buffer, side, limits)
+    pixels = _webp(buffer, limits) if kind == "WebP" else _by_pillow(kind, buffer, limits)
+    return Decoded(pixels, pixels.shape[2], pixels.shape[1])
 
 
-def _jpeg(data: bytearray, limits: Limits) -> torch.Tensor:
+def _jpeg(data: bytearray, side: int | None, limits: Limits) -> Decoded:
     header = jpeg_header(data)
     if header is None:
         raise DecodeError("undecodable", "truncated", "the JPEG ends before its header does")
@@ -111,9 +145,43 @@ def _jpeg(data: bytearray, limits: Limits) -> torch.Tensor:
         raise DecodeError(
             "too_large", "too_many_scans", f"the JPEG has {header.num_scans} scans; at most {_MAX_SCANS} are decoded"
         )
-    image = _by_torchvision("JPEG", data)
-    if _stops_short(data, image):
+    scale = _scale(header, side)
+    pixels, turned = (_by_torchvision("JPEG", data), None) if scale == 1 else _scaled(data, scale)
+    if _stops_short(data, pixels, scale):
         raise DecodeError("undecodable", "truncated", "the JPEG's pixels end before the picture is full")
+    if turned is None:
+        return Decoded(pixels, pixels.shape[2], pixels.shape[1])
+    return Decoded(pixels, *(header.size[::-1] if turned else header.size))
+
+
+def _scale(header: JpegHeader, side: int | None) -> int:
+    """The power of two, up to 8, that a JPEG's width and height are divided by."""
+    if side is None or header.width * header.height <= SCALED_FROM_PIXELS:
+        return 1
+    spare = min(header.width, header.height) // (SPARE * side)
+    return next(scale for scale in (8, 4, 2, 1) if scale <= max(1, spare))
+
+
+def _scaled(data: bytearray, scale: int) -> tuple[torch.Tensor, bool]:
+    """The picture upright, and whether its sides changed places for that."""
+    with _pillow("JPEG"), _drafted(data, scale) as image:
+        image.load()
+        turn = _turn(image)
+        upright = image if turn is None else image.transpose(turn)
+        return torch.from_numpy(_rgb("JPEG", upright)).permute(2, 0, 1), turn in _SIDEWAYS
+
+
+def _turn(image: JpegImageFile) -> Image.Transpose | None:
+    """What EXIF asks for; a broken one asks for nothing, as torchvision has it."""
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION))
+    except _BROKEN_EXIF:
+        return None
+
+
+def _drafted(data: bytes | bytearray, scale: int) -> JpegImageFile:
+    image = JpegImageFile(io.BytesIO(data))
+    image.draft(image.mode, (image.width // scale, image.height // scale))
     return image
 
 
@@ -162,7 +230,7 @@ def _pillow(kind: Format) -> Iterator[None]:
         raise _broken(kind, error) from error
 
 
-def _rgb(kind: Format, image: ImageFile) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _rgb(kind: Format, image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """A loaded image as uint8 (H, W, 3)."""
     if image.mode.startswith("I;16"):
         return np.repeat(_eight_bits(image)[..., None], 3, axis=2)
@@ -180,7 +248,7 @@ def _rgb(kind: Format, image: ImageFile) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _eight_bits(image: ImageFile) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _eight_bits(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Grey of 16 bits, or of a TIFF's 12, to uint8 (H, W). Pillow leaves the TIFFs where 0 is white to us."""
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     largest = 2 ** tags.get(_BITS_PER_SAMPLE, (16,))[0] - 1
@@ -191,7 +259,7 @@ def _eight_bits(image: ImageFile) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return scaled
 
 
-def _stops_short(data: bytearray, image: torch.Tensor) -> bool:
+def _stops_short(data: bytearray, image: torch.Tensor, scale: int) -> bool:
     """Whether the coded pixels run out early although the JPEG has its end marker: libjpeg leaves the rest mid-grey.
 
     Only a picture with a mid-grey corner can be one. It is decoded anew with more bytes put before the end marker:
@@ -203,7 +271,7 @@ def _stops_short(data: bytearray, image: torch.Tensor) -> bool:
         return False
     end = data.rfind(b"\xff\xd9")
     longer = data[:end] + b"\x35\xca" * 64 + data[end:]
-    with _pillow("JPEG"), JpegImageFile(io.BytesIO(data)) as given, JpegImageFile(io.BytesIO(longer)) as extended:
+    with _pillow("JPEG"), _drafted(data, scale) as given, _drafted(longer, scale) as extended:
         return given.tobytes() != extended.tobytes()
 
 

@@ -32,6 +32,11 @@ class JpegHeader(NamedTuple):
     height: int
     num_scans: int
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
+
 
 class WebpHeader(NamedTuple):
     """Size of the canvas, and whether it holds one opaque, upright picture and nothing else."""

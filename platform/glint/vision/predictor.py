@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from glint.core.outcome import DEFAULT_TOP_K, ModelRef, Prediction, Score, faile
 from glint.core.policy import PRESENT_FROM
 from glint.vision.bundle import Bundle
 from glint.vision.decode import Limits
-from glint.vision.engines.pytorch import TorchEngine
+from glint.vision.engines.engine import Logits
+from glint.vision.engines.opening import choose_engine, open_engine
 from glint.vision.transforms import Loaded, load_image
 
 Probabilities = np.ndarray[tuple[int, int], np.dtype[np.float32]]
@@ -23,17 +25,37 @@ Probabilities = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 class Predictor:
     """Scores images with one bundle; safe to call from several threads.
 
-    `name` and `version` are the registry's, None for a bundle from a directory.
+    `name` and `version` are the registry's, None for a bundle from a directory. `engine` is one of ENGINES.
     """
 
     def __init__(
-        self, bundle: Bundle, name: str | None = None, version: str | None = None, limits: Limits | None = None
+        self,
+        bundle: Bundle,
+        name: str | None = None,
+        version: str | None = None,
+        limits: Limits | None = None,
+        engine: str = "auto",
     ) -> None:
         self.bundle = bundle
         self.classes = bundle.info.classes
-        self.model = model_ref(bundle, name, version)
         self.limits = limits or Limits()
-        self._engine = TorchEngine(bundle)
+        self._engine = open_engine(bundle, engine)
+        # The engine's own name: it may be another one than was asked for, where a network cannot be converted.
+        self.model = model_ref(bundle, name, version).model_copy(update={"engine": self._engine.name})
+
+    @property
+    def num_streams(self) -> int:
+        """How many submissions run at once; so many are worth keeping in flight."""
+        return self._engine.num_streams
+
+    @property
+    def batch_size(self) -> int:
+        """How many images are worth submitting together: 1 on a CPU."""
+        return self._engine.batch_size
+
+    def close(self) -> None:
+        """Give the engine's threads and memory back."""
+        self._engine.close()
 
     @property
     def multi_label(self) -> bool:
@@ -51,6 +73,15 @@ class Predictor:
         Each row sums to 1, but not that of a multi-label model. A gray model's images are (N, 1, S, S).
         """
         return self._probabilities(images, self.bundle.policy.temperature)
+
+    def submit(self, images: torch.Tensor) -> Future[Probabilities]:
+        """What `score` returns, to come: decoding the next image overlaps with it. N must be positive.
+
+        RuntimeError is set where the engine fails. Callbacks run in the engine's thread and must be quick.
+        """
+        found: Future[Probabilities] = Future()
+        self._engine.submit(images).add_done_callback(lambda done: self._pass_on(done, found))
+        return found
 
     def raw_score(self, images: torch.Tensor) -> Probabilities:
         """The same without calibration: what a temperature is fitted to."""
@@ -92,15 +123,32 @@ class Predictor:
     def _probabilities(self, images: torch.Tensor, temperature: float) -> Probabilities:
         if not len(images):
             return np.zeros((0, len(self.classes)), dtype=np.float32)
-        logits = self._engine.logits(images) / temperature
-        shares: Probabilities = (logits.sigmoid() if self.multi_label else logits.softmax(1)).numpy()
+        return self._shares(self._engine.logits(images), temperature)
+
+    def _shares(self, logits: Logits, temperature: float) -> Probabilities:
+        scaled = torch.from_numpy(logits) / temperature
+        shares: Probabilities = (scaled.sigmoid() if self.multi_label else scaled.softmax(1)).numpy()
         return shares
 
+    def _pass_on(self, done: Future[Logits], found: Future[Probabilities]) -> None:
+        if not found.set_running_or_notify_cancel():
+            return  # nobody waits for it any more
+        if done.cancelled():
+            found.set_exception(RuntimeError("the engine was closed before it ran this"))
+        elif error := done.exception():
+            found.set_exception(error)
+        else:
+            found.set_result(self._shares(done.result(), self.bundle.policy.temperature))
 
-def model_ref(bundle: Bundle, name: str | None, version: str | None) -> ModelRef:
-    """How outcomes name a bundle and the engine that runs it."""
+
+def model_ref(bundle: Bundle, name: str | None, version: str | None, engine: str = "auto") -> ModelRef:
+    """How outcomes name a bundle and the engine that runs it on a machine like this one."""
     return ModelRef(
-        name=name, version=version, bundle=bundle.digest, policy=bundle.policy.digest, engine=TorchEngine.name
+        name=name,
+        version=version,
+        bundle=bundle.digest,
+        policy=bundle.policy.digest,
+        engine=choose_engine(bundle, engine),
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from glint.vision.auto_augment import automatic
-from glint.vision.decode import DEFAULT_LIMITS, Limits, decode
+from glint.vision.decode import DEFAULT_LIMITS, Limits, decode_for
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -42,9 +42,9 @@ def load_image(
     channels: Channels = "rgb",
 ) -> Loaded:
     """Encoded bytes to the uint8 (C, size, size) that a model is fed, for every path alike; raises DecodeError."""
-    image = decode(data, limits)
-    pixels = F.rgb_to_grayscale(image) if channels == "gray" else image
-    return Loaded(resize(pixels, size, mode), image.shape[2], image.shape[1])
+    image = decode_for(data, size, limits)
+    pixels = F.rgb_to_grayscale(image.pixels) if channels == "gray" else image.pixels
+    return Loaded(resize(pixels, size, mode), image.width, image.height)
 
 
 def resize(image: torch.Tensor, size: int, mode: Resize = "squash") -> torch.Tensor:
