@@ -142,7 +142,7 @@ class Contest:
 
 
 def _difference(one: Prediction, other: Prediction) -> str:
-    if one.labels != other.labels:
+    if set(one.labels) != set(other.labels):
         return "other_label"
     return "same" if one.decision == other.decision else "other_decision"
 
