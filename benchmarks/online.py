@@ -19,6 +19,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -157,7 +158,7 @@ def serving(side: Side, port: int, scratch: Path) -> Iterator[None]:
             wait_until_answering(side, port, process)
             yield
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)  # with the workers that it has started
             process.wait(timeout=60)
 
 
