@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from glint.core.bootstrap import bootstrap
-from glint.core.engine_choice import changed_bound, check_engine, judge_bf16, judge_int8
+from glint.core.engine_choice import changed_bound, check_engine, hopeless_int8, judge_bf16, judge_int8
 from glint.core.errors import GlintError
 from glint.core.gate import Finding
 
@@ -19,6 +19,15 @@ def test_no_change_in_few_groups_is_no_proof() -> None:
         trial = judge_int8(unchanged, changed_bound(unchanged, drawn), [])
         assert trial.accepted is accepted
         assert (trial.num_images, trial.num_changed) == (number, 0)
+
+
+@pytest.mark.parametrize(("number", "tried"), [(3, False), (367, False), (368, True)])
+def test_8_bits_are_tried_only_where_enough_could_be_shown(number: int, tried: bool) -> None:
+    drawn, _ = bootstrap(groups(number))
+    hopeless = hopeless_int8(drawn)
+    assert (hopeless is None) is tried
+    bound = changed_bound(np.zeros(number, dtype=bool), drawn)
+    assert (bound is not None and bound < 0.01) is tried
 
 
 def test_too_few_groups_bound_nothing() -> None:
