@@ -23,12 +23,7 @@ from typing import Any
 
 import httpx
 import malformed_images
-from common import GLINT, end, processes, pss_bytes
-
-from glint.core.policy import Policy
-from glint.core.recipe import Preprocessing, Recipe
-from glint.vision.backbone import build_model
-from glint.vision.bundle import BundleInfo, write_bundle
+from common import GLINT, end, processes, pss_bytes, untrained
 
 CLIENTS, GOOD_EVERY, REPLICA = 8, 10, "ray::ServeReplica:online"
 ANSWERS = frozenset({200, 400, 413, 415, 422})
@@ -43,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     images = malformed_images.make(options.images, options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        write_model(Path(folder) / "bundle")
+        untrained(Path(folder) / "bundle", "any", 64)
         command = [str(GLINT), "serve", "--model", f"{folder}/bundle", "--port", "0", "--json"]
         environment = {**os.environ, "GLINT_HOME": f"{folder}/home", "GLINT_SERVE_MAX_WAIT_S": "60"}
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
@@ -53,21 +48,6 @@ def main() -> None:
                 report(attack(url, images, options.rounds), images)
             finally:
                 server.terminate()
-
-
-def write_model(directory: Path) -> None:
-    """A bundle of random weights."""
-    recipe = Recipe(name="any", backbone="test_resnet", weights="none", preprocessing=Preprocessing(image_size=64))
-    info = BundleInfo(
-        name=recipe.name,
-        backbone=recipe.backbone,
-        classes=("bad", "good"),
-        preprocessing=recipe.preprocessing,
-        recipe=recipe,
-        manifest="0" * 32,
-        metrics={},
-    )
-    write_bundle(directory, info, Policy(review_below=0.5), build_model(recipe.backbone, 2, "none").state_dict())
 
 
 def attack(url: str, images: list[malformed_images.Malformed], num_rounds: int) -> dict[str, Any]:
