@@ -74,7 +74,7 @@ class MemoryWatch:
 
     def _watch(self) -> None:
         while not self._done.wait(SAMPLE_EVERY_S):
-            self.peak_bytes = max(self.peak_bytes, sum(_pss_bytes(pid) for pid in _descendants(os.getpid())))
+            self.peak_bytes = max(self.peak_bytes, sum(pss_bytes(pid) for pid in _descendants(os.getpid())))
 
 
 def _descendants(root: int) -> list[int]:
@@ -99,7 +99,20 @@ def _session_or_ancestor(pid: int, root: int, session: int) -> bool:
     return False
 
 
-def _pss_bytes(pid: int) -> int:
+def processes(title: str) -> list[int]:
+    """Those below this process whose command line begins with `title`."""
+    found = []
+    for pid in _descendants(os.getpid()):
+        try:
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title.encode()):
+                found.append(pid)
+        except OSError:
+            pass  # it has ended meanwhile
+    return sorted(found)
+
+
+def pss_bytes(pid: int) -> int:
+    """The memory of a process, with its share of what it shares; 0 when there is no such process."""
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):

@@ -24,6 +24,8 @@ ENGINES = ("auto", "openvino", *get_args(EngineName))
 
 MAX_CHANGED = 0.01
 """Share of the images whose label or decision another engine may change."""
+MIN_GROUPS_INT8 = 368
+"""The fewest groups in which no change at all bounds the share of changes (95%, exact) below MAX_CHANGED."""
 
 
 class EngineTrial(BaseModel):
@@ -55,6 +57,15 @@ def check_engine(asked: object, setting: str = "--engine") -> None:
     """Raise GlintError, which names the setting, unless there is an engine of that name."""
     if asked not in ENGINES:
         raise GlintError(f"{setting} {asked!r} must be one of {', '.join(ENGINES)}")
+
+
+def hopeless_int8(drawn: Bootstrap | None) -> EngineTrial | None:
+    """Why 8 bits need not be tried: so few groups that not even 0 changes would show enough. None = they may."""
+    num_groups = drawn.counts.shape[1] if drawn else 0
+    if num_groups >= MIN_GROUPS_INT8:
+        return None
+    reason = f"not tried: {num_groups} groups of validation images are too few, {MIN_GROUPS_INT8} could show enough"
+    return EngineTrial(engine="openvino-int8", accepted=False, reason=reason)
 
 
 def judge_bf16(changed: Array, bound: float | None) -> EngineTrial:

@@ -17,7 +17,15 @@ import torch
 from glint.adapters.images import Images
 from glint.core.bootstrap import bootstrap
 from glint.core.calibration import rescaled
-from glint.core.engine_choice import EngineDecisions, EngineName, EngineTrial, changed_bound, judge_bf16, judge_int8
+from glint.core.engine_choice import (
+    EngineDecisions,
+    EngineName,
+    EngineTrial,
+    changed_bound,
+    hopeless_int8,
+    judge_bf16,
+    judge_int8,
+)
 from glint.core.errors import ImageError
 from glint.core.gate import Margins, non_inferiority
 from glint.core.manifest import Manifest
@@ -44,7 +52,7 @@ from glint.vision.transforms import load_image
 Array = np.ndarray[Any, np.dtype[Any]]
 
 MAX_JUDGED = 2000
-"""Validation images that the engines are compared on, drawn at random; 0 changes in 368 groups suffice for 8 bits."""
+"""Validation images that the engines are compared on, drawn at random."""
 PART = 64
 REFERENCE: EngineName = "openvino-fp32"
 
@@ -63,18 +71,20 @@ def add_engines(bundle: Bundle, manifest: Manifest, images: Images, limits: Limi
 
     A network that OpenVINO cannot convert stays with torch, and a line says why.
     """
+    rows = _drawn(labelled_table(manifest, "val", _columns(manifest), bundle.info.recipe.task == "multi"), MAX_JUDGED)
+    hopeless = hopeless_int8(bootstrap(_values(rows))[0])
     progress.begin("choosing an engine", None, "")
     try:
-        models = _models(bundle, manifest, images, limits, progress)
+        models = _models(bundle)
     except NotConvertedError as error:
         progress.say(f"{bundle.info.backbone} runs on torch: OpenVINO cannot convert it: {error}")
         return _rewritten(bundle, EngineDecisions(chosen="torch", not_converted=str(error)), bundle.policy)
     finally:
         progress.end()
-    columns = ("group", *(name for name in manifest.columns if name not in ("uri", "etag", "target")))
-    table = labelled_table(manifest, "val", columns, bundle.info.recipe.task == "multi")
-    sides = _score(bundle, models, _drawn(table, MAX_JUDGED), images, limits, progress)
-    trials = _trials(bundle, sides)
+    if not hopeless:
+        models |= _quantized(bundle, models[REFERENCE], manifest, images, limits, progress)
+    sides = _score(bundle, models, rows, images, limits, progress)
+    trials = [*_trials(bundle, sides), *([hopeless] if hopeless else [])]
     accepted = {trial.engine for trial in trials if trial.accepted}
     chosen = next((name for name in ("openvino-int8", "openvino-bf16") if name in accepted), REFERENCE)
     files = {
@@ -96,29 +106,39 @@ def _kept(accepted: set[EngineName]) -> list[EngineName]:
     return [REFERENCE, *(["openvino-int8"] if "openvino-int8" in accepted else [])]
 
 
-def _models(
-    bundle: Bundle, manifest: Manifest, images: Images, limits: Limits, progress: Progress
-) -> dict[EngineName, openvino.Model]:
-    """The models by engine; raises NotConvertedError when there can be none."""
+def _models(bundle: Bundle) -> dict[EngineName, openvino.Model]:
+    """The models by engine, but for 8 bits; raises NotConvertedError when there can be none."""
     model = convert(bundle)
-    models: dict[EngineName, openvino.Model] = {REFERENCE: model}
-    if has_bf16():
-        models["openvino-bf16"] = model
+    return {REFERENCE: model} | ({"openvino-bf16": model} if has_bf16() else {})
+
+
+def _quantized(
+    bundle: Bundle, model: openvino.Model, manifest: Manifest, images: Images, limits: Limits, progress: Progress
+) -> dict[EngineName, openvino.Model]:
+    """The model in 8 bits, calibrated on training images; empty where there can be none, and a line says why."""
     if not has_nncf():
         progress.say("no 8-bit engine: nncf is not installed (pip install 'glint[int8]')")
-        return models
-    train = manifest.table(["uri", "etag"], split="train", labelled=True)
-    samples = [
-        pixels
-        for part in _pixels(bundle, _drawn(train, MAX_CALIBRATION_IMAGES), images, limits)
-        for pixels in part
-        if pixels is not None
-    ]
+        return {}
+    train = _drawn(manifest.table(["uri", "etag"], split="train", labelled=True), MAX_CALIBRATION_IMAGES)
+    parts = _pixels(bundle, train, images, limits)
+    samples = [pixels for part in parts for pixels in part if pixels is not None]
+    progress.begin("calibrating 8 bits", None, "")
     try:
-        models["openvino-int8"] = quantize(model, samples)
+        return {"openvino-int8": quantize(model, samples)}
     except NotConvertedError as error:
         progress.say(f"no 8-bit engine: nncf cannot quantize {bundle.info.backbone}: {error}")
-    return models
+        return {}
+    finally:
+        progress.end()
+
+
+def _columns(manifest: Manifest) -> tuple[str, ...]:
+    return ("group", *(name for name in manifest.columns if name not in ("uri", "etag", "target")))
+
+
+def _values(rows: pa.Table) -> dict[str, list[Any]]:
+    """What images may be grouped by."""
+    return {name: rows[name].to_pylist() for name in rows.column_names if name not in ("uri", "etag", "target")}
 
 
 def _drawn(table: pa.Table, most: int) -> pa.Table:
@@ -187,8 +207,7 @@ def _side(bundle: Bundle, rows: pa.Table, logits: Array) -> Side:
     raw = (scaled.sigmoid() if multi_label else scaled.softmax(1)).numpy()
     policy = fit_policy(bundle.policy, raw, targets, classes)
     shares = rescaled(raw, policy.temperature, multi_label)
-    columns = {name: rows[name].to_pylist() for name in rows.column_names if name not in ("uri", "etag", "target")}
-    scored = ScoredSplit(rows["uri"].to_pylist(), targets, shares, raw, columns)
+    scored = ScoredSplit(rows["uri"].to_pylist(), targets, shares, raw, _values(rows))
     return Side(scored, policy, np.array(policy.decisions(shares, classes, multi_label)))
 
 
