@@ -103,7 +103,7 @@ def add_engines(bundle: Bundle, manifest: Manifest, images: Images, limits: Limi
 
 def _kept(accepted: set[EngineName]) -> list[EngineName]:
     """The models to keep; 8 bits only where they may serve."""
-    return [REFERENCE, *(["openvino-int8"] if "openvino-int8" in accepted else [])]
+    return [REFERENCE, "openvino-int8"] if "openvino-int8" in accepted else [REFERENCE]
 
 
 def _models(bundle: Bundle) -> dict[EngineName, openvino.Model]:

@@ -174,7 +174,7 @@ def _scaled(data: bytearray, scale: int) -> tuple[torch.Tensor, bool]:
 def _turn(image: JpegImageFile) -> Image.Transpose | None:
     """What EXIF asks for; a broken one asks for nothing, as torchvision has it."""
     try:
-        return _TURNS.get(image.getexif().get(_ORIENTATION))
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except _BROKEN_EXIF:
         return None
 
