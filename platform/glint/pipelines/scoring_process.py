@@ -215,12 +215,16 @@ class ScoringProcess:
         return found
 
     def _convict_chunk(self, chunk: _Chunk) -> None:
+        """Doubt what holds it up: the image that is tried alone, or all in flight, and at last all that is left."""
         limit = f"mini_batch_timeout_s {self._options.mini_batch_timeout_s:g}"
+        if alone := chunk.suspects & set(chunk.in_flight):
+            for row in alone:
+                self._suspect(chunk, row, ("timed_out", "mini_batch_timeout", f"took longer than {limit}, also alone"))
+            return
         if not chunk.overran:
             chunk.overran = True
             chunk.suspects |= set(chunk.in_flight)
             return
-        chunk.suspects.clear()
         for row in range(self._options.mini_batch_size):
             if row not in chunk.ended:
                 late = ("timed_out", "mini_batch_timeout", f"not reached within {limit} of its mini-batch, twice")
