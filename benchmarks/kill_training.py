@@ -81,7 +81,9 @@ def without_a_node(home: Path, *arguments: str | Path) -> dict[str, object] | No
         cluster.add_node(**{**head, "num_cpus": 4})
 
     try:
-        return killed(replace_node, home, *arguments, GLINT_RAY_ADDRESS=cluster.address)
+        # Ray's own name for it: 127.0.0.1 is not to be taken for this machine's address in its network.
+        loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        return killed(replace_node, home, *arguments, GLINT_RAY_ADDRESS=cluster.address, **loopback)
     finally:
         cluster.shutdown()
 

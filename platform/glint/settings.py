@@ -130,7 +130,7 @@ def quieten(settings: Settings) -> None:
     for name, value in (QUIET | EDGE).items():
         os.environ.setdefault(name, value)
     if settings.ray_address and _has_ray_token():
-        # A Ray that asks for the token, which those that are started by `ray.init` do, lets others wait for ever.
+        # A Ray that asks for the token turns those away who do not send it.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     if not settings.ray_address:
         # Ray's own name for it: where clusters are not enabled, every process listens on 127.0.0.1. Linux heeds it too.
