@@ -98,9 +98,9 @@ def _expected(bundle: Bundle, images: torch.Tensor) -> Logits:
 
 
 def _write_onnx(bundle: Bundle, path: Path) -> None:
-    graph, names = traced(bundle), {"input_names": [INPUT], "output_names": [OUTPUT]}
+    graph = traced(bundle)
     try:  # goes over a foreign network, and raises anything
-        program = torch.onnx.export(graph, dynamo=True, verbose=False, **names)
+        program = torch.onnx.export(graph, dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT])
     except Exception as error:
         raise NotConvertedError(in_one_line(error)) from error
     assert program is not None
