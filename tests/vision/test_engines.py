@@ -1,3 +1,4 @@
+import importlib
 import shutil
 from pathlib import Path
 
@@ -81,3 +82,8 @@ def test_a_network_that_cannot_be_converted_runs_on_torch_with_one_warning(
         predictor = Predictor(bundle, engine="openvino")
     assert predictor.model.engine == "torch"
     assert len(predictor.score(images)) == 5
+
+
+def test_openvino_cannot_report_to_its_maker() -> None:
+    with pytest.raises(ImportError):
+        importlib.import_module("openvino_telemetry")

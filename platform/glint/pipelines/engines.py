@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import openvino
 import pyarrow as pa
 import torch
 
@@ -48,6 +47,9 @@ from glint.vision.engines.openvino_engine import OpenVinoEngine, has_bf16
 from glint.vision.predictor import Predictor, model_ref
 from glint.vision.selftest import add_to_selftest
 from glint.vision.transforms import load_image
+
+if TYPE_CHECKING:  # not before glint.vision.engines, which keeps it from reporting to its maker
+    import openvino
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

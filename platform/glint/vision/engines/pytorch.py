@@ -47,8 +47,8 @@ class TorchEngine:
         return self._threads.submit(self._run, images)
 
     def logits(self, images: torch.Tensor) -> Logits:
-        """The same, waiting for the result."""
-        return self.submit(images).result()
+        """The same, waiting for the result; on a CPU it runs in the caller's own thread."""
+        return self._run(images) if self._device.type == "cpu" else self.submit(images).result()
 
     def close(self) -> None:
         """End the threads."""
