@@ -1,6 +1,6 @@
-"""A thousand malformed images against a running `glint serve`, three times over: does it crash, leak or answer 500?
+"""A thousand malformed images against a running `glint serve`, ten times over: does it crash, leak or answer 500?
 
-python benchmarks/malformed.py [--images 1000] [--rounds 3] [--seed 0]
+python benchmarks/malformed.py [--images 1000] [--rounds 10] [--seed 0]
 
 Truncations, flipped bits, wrong headers, bombs and no images at all, of six formats and made by a seed, from 8 clients.
 Every tenth request besides is a good image, which must be answered with 200 whatever its neighbours are. The network is
@@ -33,7 +33,7 @@ FLAT = 1.05
 def main() -> None:
     """Start the server, send it everything, and say what came back."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("images", 1000), ("rounds", 3), ("seed", 0)):
+    for name, default in (("images", 1000), ("rounds", 10), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     images = malformed_images.make(options.images, options.seed)
