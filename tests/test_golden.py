@@ -38,7 +38,7 @@ def server(
 
 @pytest.fixture(scope="module")
 def outcomes(batch: BatchRun, manifest: Manifest) -> dict[str, Outcome]:
-    run = replace(batch, top_k=len(manifest.classes))
+    run = replace(batch, options=batch.options.model_copy(update={"top_k": len(manifest.classes)}))
     job = run_batch(run, Told()).job
     bridge = Bridge()
     page = bridge.run(run.store.page(job, limit=1000))
