@@ -24,7 +24,11 @@ def test_training_writes_a_bundle_that_says_what_it_is(trained: Trained, trainin
     assert bundle.info.metrics["val_macro_f1"] == trained.metrics["val_macro_f1"]
     assert bundle.digest == trained.bundle_digest
     names = {path.name for path in bundle.directory.iterdir()}
-    assert names == {"weights.safetensors", "bundle.json", "policy.json", "card.md", "selftest.json", "selftest"}
+    written = {"weights.safetensors", "bundle.json", "policy.json", "card.md", "selftest.json", "selftest", "engines"}
+    assert names == written
+    assert bundle.info.engines is not None
+    assert bundle.info.engines.chosen.startswith("openvino")
+    assert "too few" in {trial.engine: trial.reason for trial in bundle.info.engines.trials}["openvino-int8"]
     assert bundle.policy.temperature != 1
     assert len(list((bundle.directory / "selftest").iterdir())) == 8
 
