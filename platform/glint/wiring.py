@@ -158,7 +158,7 @@ def open_model(model: str, settings: Settings, engine: str = "auto") -> Model:
 
     A registered version decides by the policy that the registry holds active, a bundle directory by its own.
     """
-    from glint.core.engine_choice import check_engine
+    from glint.core.engines import check_engine
     from glint.core.policy import Policy
     from glint.vision.bundle import Bundle
 

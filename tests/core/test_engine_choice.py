@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from glint.core.bootstrap import bootstrap
-from glint.core.engine_choice import changed_bound, check_engine, hopeless_int8, judge_bf16, judge_int8
+from glint.core.engine_choice import changed_bound, hopeless_int8, judge_bf16, judge_int8
+from glint.core.engines import check_engine
 from glint.core.errors import GlintError
 from glint.core.gate import Finding
 

@@ -6,21 +6,17 @@ decision (accept, review, reject) of an image.
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from glint.core.bootstrap import Bootstrap
-from glint.core.errors import GlintError
+from glint.core.engines import EngineName
 from glint.core.gate import Finding
 from glint.core.intervals import exact_interval
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-EngineName = Literal["torch", "torch-compiled", "openvino-fp32", "openvino-bf16", "openvino-int8"]
-ENGINES = ("auto", "openvino", *get_args(EngineName))
-"""What may be asked for: `auto` and `openvino` stand for what was decided in training, the latter beside a GPU too."""
 
 MAX_CHANGED = 0.01
 """Share of the images whose label or decision another engine may change."""
@@ -51,12 +47,6 @@ class EngineDecisions(BaseModel):
     trials: tuple[EngineTrial, ...] = ()
     not_converted: str | None = Field(default=None, description="why there is no OpenVINO model")
     files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of each engine file in the bundle")
-
-
-def check_engine(asked: object, setting: str = "--engine") -> None:
-    """Raise GlintError, which names the setting, unless there is an engine of that name."""
-    if asked not in ENGINES:
-        raise GlintError(f"{setting} {asked!r} must be one of {', '.join(ENGINES)}")
 
 
 def hopeless_int8(drawn: Bootstrap | None) -> EngineTrial | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from glint.core.engine_choice import ENGINES
+from glint.core.engines import ENGINES
 from glint.core.errors import GlintError
 from glint.core.job import CHUNK_ROWS, Totals
 from glint.core.outcome import DEFAULT_TOP_K

@@ -18,13 +18,13 @@ from glint.core.bootstrap import bootstrap
 from glint.core.calibration import rescaled
 from glint.core.engine_choice import (
     EngineDecisions,
-    EngineName,
     EngineTrial,
     changed_bound,
     hopeless_int8,
     judge_bf16,
     judge_int8,
 )
+from glint.core.engines import EngineName
 from glint.core.errors import ImageError
 from glint.core.gate import Margins, non_inferiority
 from glint.core.manifest import Manifest

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from glint.core.engine_choice import EngineName
+from glint.core.engines import EngineName
 
 Logits = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 

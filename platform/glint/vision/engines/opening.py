@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from glint.core.engine_choice import EngineName, check_engine
+from glint.core.engines import EngineName, check_engine
 from glint.core.errors import GlintError
 from glint.vision.bundle import Bundle
 from glint.vision.engines.engine import Engine
@@ -14,7 +14,7 @@ from glint.vision.engines.pytorch import TorchEngine
 
 
 def choose_engine(bundle: Bundle, asked: str = "auto") -> EngineName:
-    """The engine that `asked`, one of `engine_choice.ENGINES`, means for this bundle on this machine.
+    """The engine that `asked`, one of `engines.ENGINES`, means for this bundle on this machine.
 
     Raises GlintError for a name that is none of them.
     """

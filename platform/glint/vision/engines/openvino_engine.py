@@ -11,7 +11,7 @@ import numpy as np
 import openvino
 import torch
 
-from glint.core.engine_choice import EngineName
+from glint.core.engines import EngineName
 from glint.vision.engines.engine import Logits, num_cores
 
 HINTS = {"openvino-fp32": "f32", "openvino-bf16": "bf16", "openvino-int8": "bf16"}

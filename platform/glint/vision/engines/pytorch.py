@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from glint.core.engine_choice import EngineName
+from glint.core.engines import EngineName
 from glint.core.errors import GlintError
 from glint.vision.bundle import Bundle
 from glint.vision.engines.engine import Logits, num_cores
