@@ -17,6 +17,9 @@ from glint.vision.engines.engine import Logits, num_cores
 HINTS = {"openvino-fp32": "f32", "openvino-bf16": "bf16", "openvino-int8": "bf16"}
 """What the layers compute in that are not in 8 bits; a CPU without bfloat16 takes float32."""
 
+_FIRST = threading.Lock()
+"""For an engine's first run: where two threads make a process's first at once, OpenVINO's binding waits for ever."""
+
 
 class OpenVinoEngine:
     """Runs an OpenVINO model of uint8 input (?, C, S, S) in a thread for each core, each image by itself.
@@ -41,6 +44,8 @@ class OpenVinoEngine:
         for _ in range(self.num_streams):
             self._requests.put(compiled.create_infer_request())
         self._threads = ThreadPoolExecutor(self.num_streams, "glint-openvino")
+        with _FIRST:
+            self._run(np.zeros(single.input(0).shape, dtype=np.uint8))
 
     def submit(self, images: torch.Tensor) -> Future[Logits]:
         """uint8 images (N, C, S, S) -> float32 logits (N, classes)."""
