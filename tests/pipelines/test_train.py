@@ -56,6 +56,7 @@ def test_finished_run_asked_for_again_says_so_at_once(trained: Trained, training
     assert told.stages == []
 
 
+@pytest.mark.slow
 def test_fresh_training_with_the_same_seed_gives_the_same_scores(trained: Trained, training: TrainingRun) -> None:
     told = Told()
     again = train(replace(training, name="again"), told)
