@@ -18,6 +18,7 @@ import torch
 from common import end, glint
 
 from glint.core.manifest import Manifest
+from glint.core.recipe import Preprocessing
 from glint.pipelines.boards import write_boards
 from glint.vision.transforms import load_image, normalise
 
@@ -53,7 +54,7 @@ with tempfile.TemporaryDirectory() as directory:
     (home / "recipe.yaml").write_text(RECIPE.replace("WEIGHTS", str(home / "weights.safetensors")))
     table = Manifest.open(manifest).table(["uri"], split="train", labelled=True)
     paths = [Path(uri.removeprefix("file://")) for uri in table["uri"].to_pylist()]
-    images = torch.stack([load_image(path.read_bytes(), SIZE).pixels for path in paths])
+    images = torch.stack([load_image(path.read_bytes(), Preprocessing(image_size=SIZE)).pixels for path in paths])
     phases, passes = [], []
     for number in range(ROUNDS):
         passes.append(bare_pass(model, images))

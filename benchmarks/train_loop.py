@@ -21,6 +21,7 @@ from common import end, glint
 from timm.optim import create_optimizer_v2
 
 from glint.core.manifest import Manifest
+from glint.core.recipe import Preprocessing
 from glint.pipelines.boards import write_boards
 from glint.pipelines.targets import labelled_table, target_array
 from glint.vision.backbone import native_bf16
@@ -89,7 +90,7 @@ with tempfile.TemporaryDirectory() as directory:
     (home / "recipe.yaml").write_text(RECIPE)
     table = labelled_table(Manifest.open(file), "train")
     paths = [Path(uri.removeprefix("file://")) for uri in table["uri"].to_pylist()]
-    images = torch.stack([load_image(path.read_bytes(), SIZE).pixels for path in paths])
+    images = torch.stack([load_image(path.read_bytes(), Preprocessing(image_size=SIZE)).pixels for path in paths])
     targets = torch.from_numpy(target_array(table).copy())
     steady: dict[str, list[float]] = {"glint": [], "bare": []}
     for number in range(ROUNDS):

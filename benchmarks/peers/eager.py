@@ -9,7 +9,6 @@ import torch
 
 from glint.vision.backbone import build_model
 from glint.vision.bundle import Bundle
-from glint.vision.decode import Limits
 from glint.vision.transforms import load_image, normalise
 
 
@@ -26,7 +25,7 @@ class Eager:
     def __call__(self, data: bytes) -> dict[str, object]:
         """The label and its probability."""
         settings = self._info.preprocessing
-        pixels = load_image(data, settings.image_size, settings.resize, Limits(), settings.channels).pixels
+        pixels = load_image(data, settings).pixels
         with torch.inference_mode():
             shares = self._model(normalise(pixels[None], settings.mean, settings.std)).softmax(1)[0]
         return {"label": self._info.classes[int(shares.argmax())], "confidence": float(shares.max())}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from glint.core.recipe import Preprocessing
 from glint.vision.decode import SCALED_FROM_PIXELS, DecodeError, Limits, decode, decode_for
 from glint.vision.transforms import load_image, resize
 
@@ -54,7 +55,7 @@ def test_whatever_kind_of_jpeg_it_is(large: Image.Image, options: dict[str, obje
 
 
 def test_training_and_serving_load_it_with_the_size_it_came_in(large: Image.Image) -> None:
-    loaded = load_image(jpeg(large, 6), SIDE)
+    loaded = load_image(jpeg(large, 6), Preprocessing(image_size=SIDE))
     assert (loaded.width, loaded.height) == (HEIGHT, WIDTH)
     assert loaded.pixels.shape == (3, SIDE, SIDE)
 

@@ -48,7 +48,7 @@ def test_a_bundle_that_is_read_as_it_was_trained_passes(tested: Bundle) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"resize": "crop"}, {"mean": [0.4, 0.4, 0.4]}, {"std": [1, 1, 1]}, {"image_size": 48}]
+    "change", [{"resize": "crop"}, {"crop_pct": 0.8}, {"mean": [0.4, 0.4, 0.4]}, {"std": [1, 1, 1]}, {"image_size": 48}]
 )
 def test_any_change_of_preprocessing_is_found_out(tested: Bundle, change: dict[str, Any]) -> None:
     result = run_selftest(Predictor(edit(tested, "bundle.json", preprocessing=change)))

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from glint.core.recipe import Preprocessing
 from glint.vision.decode import DecodeError, Limits, decode
 from glint.vision.transforms import augment, load_image, normalise, resize, sample_seed
 
@@ -59,12 +60,21 @@ def test_an_image_of_the_right_size_is_left_alone(mode):
     assert torch.equal(resize(PICTURE, 24, mode), PICTURE)
 
 
+@pytest.mark.parametrize(("mode", "kept"), [("squash", (60, 100)), ("crop", (60, 60))])
+def test_a_share_of_each_side_is_kept_about_the_centre(mode, kept):
+    rows, columns = kept
+    top, left = (120 - rows) // 2, (200 - columns) // 2
+    centre = SMOOTH[:, top : top + rows, left : left + columns]
+    assert torch.equal(resize(SMOOTH, 32, mode, crop_pct=0.5), resize(centre, 32))
+
+
 def test_loading_is_decoding_and_resizing_within_the_limits():
     data = jpeg(SMOOTH)
     for mode in ("squash", "crop"):
-        assert torch.equal(load_image(data, 64, mode).pixels, resize(decode(data), 64, mode))
+        loaded = load_image(data, Preprocessing(image_size=64, resize=mode, crop_pct=0.7))
+        assert torch.equal(loaded.pixels, resize(decode(data), 64, mode, 0.7))
     with pytest.raises(DecodeError, match="200 x 120 pixels"):
-        load_image(data, 64, limits=Limits(max_pixels=100))
+        load_image(data, Preprocessing(image_size=64), limits=Limits(max_pixels=100))
 
 
 def test_inspection_images_load_at_their_own_size_untouched(shared):
@@ -72,7 +82,7 @@ def test_inspection_images_load_at_their_own_size_untouched(shared):
     assert paths
     for path in paths:
         expected = np.asarray(Image.open(path).convert("RGB")).astype(int)
-        loaded = load_image(path.read_bytes(), expected.shape[0]).pixels
+        loaded = load_image(path.read_bytes(), Preprocessing(image_size=expected.shape[0])).pixels
         assert np.abs(loaded.permute(1, 2, 0).numpy() - expected).max() <= 1
 
 
@@ -206,6 +216,6 @@ def test_random_crops_stay_within_the_least_share_and_repeat_by_seed():
 def test_gray_images_are_the_luma_of_the_colours():
     colours = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=torch.uint8).T.reshape(3, 1, 3)
     picture = colours.repeat_interleave(32, 1).repeat_interleave(32, 2)
-    loaded = load_image(jpeg(picture), 96, channels="gray")
+    loaded = load_image(jpeg(picture), Preprocessing(image_size=96, channels="gray"))
     assert loaded.pixels.shape == (1, 96, 96)
     assert loaded.pixels[0, 16, [16, 48, 80]].tolist() == pytest.approx([76, 150, 29], abs=3)

@@ -31,6 +31,7 @@ class Preprocessing(_Section):
     resize: Literal["squash", "crop"] = Field(
         default="squash", description="squash: the whole image, stretched to a square; crop: its centre"
     )
+    crop_pct: float = Field(default=1.0, gt=0.1, le=1, description="share of each side kept, about the image's centre")
     channels: Literal["rgb", "gray"] = Field(default="rgb", description="gray: one channel, the luma of ITU-R BT.601")
     mean: tuple[float, float, float] = Field(default=IMAGENET_MEAN, description="by channel, of values in 0..1")
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = IMAGENET_STD

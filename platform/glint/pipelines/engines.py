@@ -152,10 +152,7 @@ def _drawn(table: pa.Table, most: int) -> pa.Table:
 
 def _pixels(bundle: Bundle, table: pa.Table, images: Images, limits: Limits) -> Iterator[list[torch.Tensor | None]]:
     """The images of a table as the network takes them, PART at a time; None for one that cannot be read."""
-    settings = bundle.info.preprocessing
-    load = partial(
-        load_image, size=settings.image_size, mode=settings.resize, limits=limits, channels=settings.channels
-    )
+    load = partial(load_image, preprocessing=bundle.info.preprocessing, limits=limits)
 
     def prepare(data: Any) -> torch.Tensor | None:
         try:

@@ -157,9 +157,7 @@ class Load:
     def _pixels(self, data: Any) -> np.ndarray[Any, Any]:
         if isinstance(data, ImageError):
             raise data
-        settings = self.preprocessing
-        loaded = load_image(data, settings.image_size, settings.resize, self.limits, settings.channels)
-        return loaded.pixels.numpy()
+        return load_image(data, self.preprocessing, self.limits).pixels.numpy()
 
 
 @dataclass(frozen=True)

@@ -36,5 +36,5 @@ class Explanations:
         picture = Image.fromarray(decode(data, self._predictor.limits).permute(1, 2, 0).numpy())
         picture.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX), Image.Resampling.LANCZOS)
         file = io.BytesIO()
-        overlay(picture, heat, explainer.resize).save(file, "PNG")
+        overlay(picture, heat, explainer.preprocessing).save(file, "PNG")
         return base64.b64encode(file.getvalue()).decode("ascii")

@@ -19,9 +19,10 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
+from glint.core.recipe import Preprocessing
 from glint.vision.backbone import build_model
 from glint.vision.bundle import Bundle
-from glint.vision.transforms import Resize, load_image, normalise
+from glint.vision.transforms import kept_size, load_image, normalise
 
 Saliency = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
@@ -36,25 +37,19 @@ class Explainer:
     """A bundle's network, ready to say where it looked; on the CPU, an image at a time."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._preprocessing = settings = bundle.info.preprocessing
+        self.preprocessing = settings = bundle.info.preprocessing
         classes = bundle.info.classes
         model = build_model(bundle.info.backbone, len(classes), "none", settings.num_channels, settings.image_size)
         model.load_state_dict(bundle.weights())
         self._model = model.eval().requires_grad_(False)
 
-    @property
-    def resize(self) -> Resize:
-        """How a picture becomes the square that is explained."""
-        return self._preprocessing.resize
-
     def prepare(self, data: bytes) -> torch.Tensor:
         """Decode and resize one encoded image, as the model is fed it; raises ImageError saying why it cannot."""
-        settings = self._preprocessing
-        return load_image(data, settings.image_size, settings.resize, channels=settings.channels).pixels
+        return load_image(data, self.preprocessing).pixels
 
     def saliency(self, pixels: torch.Tensor, class_index: int) -> Saliency | None:
         """What in the uint8 pixels (3, S, S), or (1, S, S) of a gray model, spoke for a class; as `saliency`."""
-        return saliency(self._model, normalise(pixels[None], *self._preprocessing.normalisation)[0], class_index)
+        return saliency(self._model, normalise(pixels[None], *self.preprocessing.normalisation)[0], class_index)
 
 
 def saliency(model: nn.Module, image: torch.Tensor, class_index: int) -> Saliency | None:
@@ -76,23 +71,23 @@ def saliency(model: nn.Module, image: torch.Tensor, class_index: int) -> Salienc
     return shown
 
 
-def overlay(picture: Image.Image, heat: Saliency, resize: Resize = "squash") -> Image.Image:
-    """The picture in grey, yellow to red where the saliency is; `resize` is how the model was shown it."""
+def overlay(picture: Image.Image, heat: Saliency, shown: Preprocessing) -> Image.Image:
+    """The picture in grey, yellow to red where the saliency is; `shown` is how the model was shown it."""
     gray = np.asarray(picture.convert("L"), dtype=np.float32)[..., None]
-    where = _on_picture(heat, picture.size, resize)[..., None]
+    where = _on_picture(heat, picture.size, shown)[..., None]
     colour = (1 - where) * np.array(COLD, dtype=np.float32) + where * np.array(HOT, dtype=np.float32)
     cover = STRENGTH * where**2
     return Image.fromarray((gray * (1 - cover) + colour * cover).astype(np.uint8))
 
 
-def _on_picture(heat: Saliency, size: tuple[int, int], resize: Resize) -> np.ndarray[Any, Any]:
+def _on_picture(heat: Saliency, size: tuple[int, int], shown: Preprocessing) -> np.ndarray[Any, Any]:
     """The saliency (H, W) of a picture of `size` (W, H); none outside of what a centre crop kept."""
     width, height = size
-    square = (min(size), min(size)) if resize == "crop" else size
-    drawn = np.asarray(Image.fromarray(heat).resize(square, Image.Resampling.BILINEAR))
+    rows, columns = kept_size(height, width, shown.resize, shown.crop_pct)
+    drawn = np.asarray(Image.fromarray(heat).resize((columns, rows), Image.Resampling.BILINEAR))
     whole = np.zeros((height, width), dtype=np.float32)
-    top, left = (height - square[1]) // 2, (width - square[0]) // 2
-    whole[top : top + square[1], left : left + square[0]] = drawn
+    top, left = (height - rows) // 2, (width - columns) // 2
+    whole[top : top + rows, left : left + columns] = drawn
     return np.clip(whole, 0, 1)
 
 

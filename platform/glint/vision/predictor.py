@@ -64,8 +64,7 @@ class Predictor:
 
     def prepare(self, data: bytes | memoryview) -> Loaded:
         """Decode and resize one encoded image; raises ImageError saying why it cannot."""
-        settings = self.bundle.info.preprocessing
-        return load_image(data, settings.image_size, settings.resize, self.limits, settings.channels)
+        return load_image(data, self.bundle.info.preprocessing, self.limits)
 
     def score(self, images: torch.Tensor) -> Probabilities:
         """uint8 images (N, 3, S, S) -> float32 probabilities (N, C), calibrated by the policy's temperature.

@@ -17,10 +17,11 @@ from glint.vision.decode import DEFAULT_LIMITS, Limits, decode_for
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from glint.core.recipe import Preprocessing
+
 Resize = Literal["squash", "crop"]
 AugmentPolicy = Literal["none", "flip", "dihedral"]
 Fill = Literal["reflect", "wrap"]
-Channels = Literal["rgb", "gray"]
 Auto = Literal["none", "rand_augment", "trivial_augment"]
 
 
@@ -34,31 +35,36 @@ class Loaded:
     height: int
 
 
-def load_image(
-    data: Buffer,
-    size: int,
-    mode: Resize = "squash",
-    limits: Limits = DEFAULT_LIMITS,
-    channels: Channels = "rgb",
-) -> Loaded:
-    """Encoded bytes to the uint8 (C, size, size) that a model is fed, for every path alike; raises DecodeError."""
-    image = decode_for(data, size, limits)
-    pixels = F.rgb_to_grayscale(image.pixels) if channels == "gray" else image.pixels
-    return Loaded(resize(pixels, size, mode), image.width, image.height)
+def load_image(data: Buffer, preprocessing: Preprocessing, limits: Limits = DEFAULT_LIMITS) -> Loaded:
+    """Encoded bytes to the uint8 (C, S, S) that a model is fed, for every path alike; raises DecodeError."""
+    size, crop_pct = preprocessing.image_size, preprocessing.crop_pct
+    image = decode_for(data, math.ceil(size / crop_pct), limits)
+    pixels = F.rgb_to_grayscale(image.pixels) if preprocessing.channels == "gray" else image.pixels
+    return Loaded(resize(pixels, size, preprocessing.resize, crop_pct), image.width, image.height)
 
 
-def resize(image: torch.Tensor, size: int, mode: Resize = "squash") -> torch.Tensor:
+def resize(image: torch.Tensor, size: int, mode: Resize = "squash", crop_pct: float = 1.0) -> torch.Tensor:
     """Bring a uint8 image (C, H, W) to (C, size, size), bilinear and antialiased; untouched if it has that size.
 
     `squash` stretches the whole image to a square: nothing at the border is lost. `crop` takes the largest centred
     square: the same picture as shorter side to size and then centre crop, without resizing what is thrown away.
+    Of either, `crop_pct` keeps a share of each side about the centre (timm's name for it).
     """
-    if mode == "crop":
-        image = F.center_crop(image, [min(image.shape[-2:])])
-    if image.shape[-2:] == (size, size):
+    height, width = image.shape[-2:]
+    kept = kept_size(height, width, mode, crop_pct)
+    if kept != (height, width):
+        image = F.center_crop(image, list(kept))
+    if kept == (size, size):
         return image
     resized: torch.Tensor = F.resize(image, [size, size], antialias=True)
     return resized
+
+
+def kept_size(height: int, width: int, mode: Resize = "squash", crop_pct: float = 1.0) -> tuple[int, int]:
+    """Height and width of what `resize` keeps of an image, about its centre."""
+    if mode == "crop":
+        height = width = min(height, width)
+    return max(1, round(height * crop_pct)), max(1, round(width * crop_pct))
 
 
 def normalise(batch: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:

@@ -66,7 +66,7 @@ def _explained(found: tuple[bytes, Image.Image] | ImageError, explainer: Explain
     heat = explainer.saliency(explainer.prepare(data), label)
     if heat is None:
         return plain
-    return Thumbnail(plain.picture, _address(overlay(picture, heat, explainer.resize), quality=75), None)
+    return Thumbnail(plain.picture, _address(overlay(picture, heat, explainer.preprocessing), quality=75), None)
 
 
 def _address(picture: Image.Image, quality: int) -> str:
