@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from glint.vision.decode import Limits
     from glint.vision.predictor import Predictor
 
-OBJECT_STORE_BYTES = 1_000_000_000
 WRITERS_SHARE = 0.8
 """Of the request units of Cosmos DB; the rest stays free for those who read while a job writes."""
 
@@ -200,24 +197,18 @@ def serving_sources(
     A challenger is tried on the shares `canary` and `shadow` of the images of the model of its name. Raises GlintError
     for a model that does not exist, for two of one name, and for a challenger of none.
     """
-    from glint.serving.sources import Challenge
+    from glint.serving.sources import Challenge, by_name, with_challengers
 
-    sources: dict[str, Source] = {}
-    for model in models:
-        source = _source(model, settings, engine)
-        if source.name in sources:
-            reason = f"is the second of the name {source.name}; requests could not tell them apart"
-            raise GlintError(f"--model {model!r} {reason}")
-        sources[source.name] = source
-    for model in challengers:
-        source = _source(model, settings, engine)
-        champion = sources.get(source.name)
-        if champion is None or champion.challenge:
-            choices = ", ".join(name for name, one in sources.items() if not one.challenge) or "none"
-            raise GlintError(f"--challenger {model!r} is of the name {source.name}; models without one are: {choices}")
-        limits = settings.canary_max_errors, settings.canary_max_slowdown
-        sources[source.name] = replace(champion, challenge=Challenge(source, canary, shadow, *limits))
-    return list(sources.values())
+    challenge = partial(
+        Challenge,
+        canary=canary,
+        shadow=shadow,
+        max_errors=settings.canary_max_errors,
+        max_slowdown=settings.canary_max_slowdown,
+    )
+    champions = by_name((uri, _source(uri, settings, engine)) for uri in models)
+    found = ((uri, _source(uri, settings, engine)) for uri in challengers)
+    return list(with_challengers(champions, found, challenge).values())
 
 
 def _source(model: str, settings: Settings, engine: str) -> Source:
@@ -272,63 +263,21 @@ def _entra(settings: Settings) -> EntraSettings | None:
 
 
 def start_ray(settings: Settings, with_jobs: bool = False) -> None:
-    """Join the Ray that `GLINT_RAY_ADDRESS` names, or start one on this machine, on the loopback interface alone.
+    """Join the Ray that `GLINT_RAY_ADDRESS` names, or start one on this machine; nothing to do where one is joined.
 
-    `with_jobs`: one of glint's own takes submissions of jobs too, which costs two processes of 100 MB.
-
-    More logical CPUs than cores are declared: drivers, training workers and their data tasks wait for one another,
-    and would wait for ever if some of them could not be placed.
+    `with_jobs`: one of glint's own takes submissions of jobs too.
     """
     quieten(settings)
     import ray
 
+    from glint.adapters import ray_start
+
     if ray.is_initialized():
         return
-    logging.getLogger("ray").setLevel(logging.ERROR)
     if settings.ray_address:
-        from glint.adapters.network import reach_ray
-
-        reach_ray(settings.ray_address)
-        ray.init(settings.ray_address, log_to_driver=False)
-        return
-    if with_jobs:
-        from glint.adapters.ray_jobs import job_submission_alone
-
-        with job_submission_alone():
-            _init_ray(settings, include_dashboard=True)
-        return
-    # Even without a dashboard Ray starts its process, for usage reports alone; and with reports switched off it still
-    # asks the metadata addresses of three clouds where it runs.
-    from ray._private.node import Node
-
-    start_api_server = Node.start_api_server
-    Node.start_api_server = _no_usage_reports  # type: ignore[assignment,method-assign]
-    try:
-        _init_ray(settings, include_dashboard=False)
-    finally:
-        Node.start_api_server = start_api_server  # type: ignore[method-assign]
-    # Whoever asks for the state of an actor would look for that process for 40 s; a port that refuses answers at once.
-    from ray._private.ray_constants import DASHBOARD_ADDRESS, KV_NAMESPACE_DASHBOARD
-    from ray.experimental.internal_kv import _internal_kv_put
-
-    _internal_kv_put(DASHBOARD_ADDRESS, "127.0.0.1:1", namespace=KV_NAMESPACE_DASHBOARD)
-
-
-def _init_ray(settings: Settings, include_dashboard: bool) -> None:
-    import ray
-
-    ray.init(
-        "local",  # and not another one's that this machine happens to run
-        num_cpus=settings.num_cpus or max(4, 2 * (os.cpu_count() or 1)),
-        include_dashboard=include_dashboard,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-
-
-def _no_usage_reports(node: object, **_: object) -> None:
-    """Stands for what would start that process."""
+        ray_start.join_ray(settings.ray_address)
+    else:
+        ray_start.start_ray(settings.num_cpus, with_jobs)
 
 
 def open_drivers(settings: Settings) -> Drivers:

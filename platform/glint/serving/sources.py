@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from glint.core.errors import GlintError
 
 if TYPE_CHECKING:
     from glint.vision.predictor import Predictor
@@ -42,3 +44,30 @@ class Challenge:
     """share of its latest images that it may fail on"""
     max_slowdown: float = 2.0
     """its median work on an image, in the champion's"""
+
+
+def by_name(models: Iterable[tuple[str, Source]]) -> dict[str, Source]:
+    """Models by their names in requests; raises GlintError for two of one name, citing the URI that came with it."""
+    sources: dict[str, Source] = {}
+    for uri, source in models:
+        if source.name in sources:
+            reason = f"is the second of the name {source.name}; requests could not tell them apart"
+            raise GlintError(f"--model {uri!r} {reason}")
+        sources[source.name] = source
+    return sources
+
+
+def with_challengers(
+    champions: Mapping[str, Source],
+    challengers: Iterable[tuple[str, Source]],
+    challenge: Callable[[Source], Challenge],
+) -> dict[str, Source]:
+    """The champions, those tried by a challenger of their name; raises GlintError for a challenger of none."""
+    sources = dict(champions)
+    for uri, source in challengers:
+        champion = sources.get(source.name)
+        if champion is None or champion.challenge:
+            choices = ", ".join(name for name, one in sources.items() if not one.challenge) or "none"
+            raise GlintError(f"--challenger {uri!r} is of the name {source.name}; models without one are: {choices}")
+        sources[source.name] = replace(champion, challenge=challenge(source))
+    return sources

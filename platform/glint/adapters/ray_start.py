@@ -1,0 +1,76 @@
+"""A Ray to work on: one that runs already, or one of glint's own on this machine, which tells nobody of itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from glint.adapters.network import reach_ray
+
+OBJECT_STORE_BYTES = 1_000_000_000
+
+
+def join_ray(address: str) -> None:
+    """Belong to the Ray at HOST:PORT, ray://HOST:PORT or `auto`; raises GlintError where none answers."""
+    _hush()
+    reach_ray(address)
+    ray.init(address, log_to_driver=False)
+
+
+def start_ray(num_cpus: int | None, with_jobs: bool = False) -> None:
+    """Start one on this machine, on the loopback interface alone; it ends with this process.
+
+    `with_jobs`: it takes submissions of jobs too, which costs two processes of 100 MB.
+
+    More logical CPUs than cores are declared: drivers, training workers and their data tasks wait for one another,
+    and would wait for ever if some of them could not be placed.
+    """
+    _hush()
+    if with_jobs:
+        from glint.adapters.ray_jobs import job_submission_alone
+
+        with job_submission_alone():
+            _init(num_cpus, include_dashboard=True)
+        return
+    with _no_api_server():
+        _init(num_cpus, include_dashboard=False)
+    # Whoever asks for the state of an actor would look for that process for 40 s; a port that refuses answers at once.
+    from ray._private.ray_constants import DASHBOARD_ADDRESS, KV_NAMESPACE_DASHBOARD
+    from ray.experimental.internal_kv import _internal_kv_put
+
+    _internal_kv_put(DASHBOARD_ADDRESS, "127.0.0.1:1", namespace=KV_NAMESPACE_DASHBOARD)
+
+
+def _hush() -> None:
+    logging.getLogger("ray").setLevel(logging.ERROR)
+
+
+def _init(num_cpus: int | None, include_dashboard: bool) -> None:
+    ray.init(
+        "local",  # and not another one's that this machine happens to run
+        num_cpus=num_cpus or max(4, 2 * (os.cpu_count() or 1)),
+        include_dashboard=include_dashboard,
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+@contextmanager
+def _no_api_server() -> Iterator[None]:
+    """Even without a dashboard Ray starts its process, for usage reports alone.
+
+    With reports switched off it still asks the metadata addresses of three clouds where it runs.
+    """
+    from ray._private.node import Node
+
+    start_api_server = Node.start_api_server
+    Node.start_api_server = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Node.start_api_server = start_api_server  # type: ignore[method-assign]
