@@ -129,8 +129,7 @@ def quieten(settings: Settings) -> None:
     """
     for name, value in (QUIET | EDGE).items():
         os.environ.setdefault(name, value)
-    if settings.ray_address and _has_ray_token():
-        # A Ray that asks for the token turns those away who do not send it.
+    if settings.ray_address and _has_ray_token() and _wants_token(settings.ray_address):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     if not settings.ray_address:
         # Ray's own name for it: where clusters are not enabled, every process listens on 127.0.0.1. Linux heeds it too.
@@ -148,3 +147,13 @@ def _has_ray_token() -> bool:
     """Whether Ray would find the token of its clusters, where it looks for it."""
     named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+def _wants_token(address: str) -> bool:
+    """Whether a Ray turns those away who send none; a driver that asks for tokens where there are none has no workers.
+
+    `auto` is one of this machine, where `ray start` asks for the token that it finds.
+    """
+    from glint.adapters.network import ray_wants_token
+
+    return address == "auto" or ray_wants_token(address)

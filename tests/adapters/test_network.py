@@ -1,11 +1,14 @@
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 import pytest
+import ray
 
-from glint.adapters.network import reach_ray
+from glint.adapters.network import ray_wants_token, reach_ray
 from glint.core.errors import GlintError
 
 
@@ -38,11 +41,22 @@ def test_an_address_without_host_or_port_is_refused(address: str) -> None:
 
 def test_what_speaks_as_ray_does_is_let_through() -> None:
     reach_ray("auto")
-    from concurrent.futures import ThreadPoolExecutor
+    with grpc_server() as address:
+        reach_ray(address)
 
+
+def test_a_ray_is_asked_whether_it_wants_a_token(ray_cluster: None) -> None:
+    assert ray_wants_token(ray.get_runtime_context().gcs_address)  # one of this machine alone does
+    with grpc_server() as address:
+        assert not ray_wants_token(address)
+    assert not ray_wants_token("127.0.0.1:1")
+
+
+@contextmanager
+def grpc_server() -> Iterator[str]:
     with ThreadPoolExecutor(1) as pool:
         server = grpc.server(pool)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
-        reach_ray(f"127.0.0.1:{port}")
+        yield f"127.0.0.1:{port}"
         server.stop(None).wait()

@@ -34,3 +34,13 @@ def reach_ray(address: str) -> None:
             grpc.channel_ready_future(channel).result(RAY_TIMEOUT_S)
         except grpc.FutureTimeoutError:
             raise GlintError(f"what listens at {host}:{port} is no Ray; check GLINT_RAY_ADDRESS") from None
+
+
+def ray_wants_token(address: str) -> bool:
+    """Whether the Ray at HOST:PORT turns those away who send no token; False where none answers."""
+    with grpc.insecure_channel(address.removeprefix("ray://")) as channel:
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=RAY_TIMEOUT_S)
+        except grpc.RpcError as error:
+            return bool(error.code() == grpc.StatusCode.UNAUTHENTICATED)
+    return False
