@@ -1,14 +1,20 @@
 """One JPEG a request, 16 clients: glint against LitServe, BentoML and `mlflow models serve` on the same weights.
 
 apt-get install wrk
-python benchmarks/online.py [--scratch FOLDER] [--seconds 15]
+python benchmarks/online.py [--scratch FOLDER] [--seconds 15] [--sides glint,litserve]
 
-Trains a resnet18 at 224 px with glint on generated boards, then serves it by each in turn, on the same cores as wrk.
-glint runs the engine that `auto` chose, LitServe and BentoML eager PyTorch with a process for each core (their best on
-a CPU), mlflow the registered model with a worker for each core. Each peer lives in a virtual environment of its own
-below the scratch folder, which sees glint's packages behind its own; it is kept there for the next time. The clients
-send a JPEG of about 110 KB: the raw body to glint, a form to LitServe and BentoML, base64 in JSON to mlflow, which
-takes nothing else.
+Trains a resnet18 at 224 px with glint (online_model.py), then serves it by each in turn, on the same cores as wrk,
+whose own CPU is told apart. glint runs the engine that `auto` chose behind HAProxy (GLINT_SERVE_INGRESS=haproxy), and
+once more behind Serve's Python proxy; LitServe and BentoML run eager PyTorch with a process for each core (their best
+on a CPU), mlflow the registered model with a worker for each core. Two sides more are glint and LitServe on the same
+OpenVINO engine in float32. The clients send a JPEG of about 110 KB: the raw body to glint, a form to LitServe and
+BentoML, base64 in JSON to mlflow, which takes nothing else.
+
+The ceiling is what the cores could do, less what wrk took of them, if there were nothing but plain decoding, resizing
+and bare OpenVINO (ceiling.py, one on each core at once).
+
+Each peer lives in a virtual environment of its own below the scratch folder, which sees glint's packages behind its
+own; these and the model are kept there for the next time.
 """
 
 from __future__ import annotations
@@ -28,36 +34,28 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 import load
-from common import GLINT, end, glint
+import online_model
+from common import GLINT, end
 
-from glint.pipelines.boards import write_boards
 from glint.serving.online import free_port
 from glint.settings import Settings
+from glint.vision.bundle import Bundle
+from glint.vision.engines.conversion import STEMS
+from glint.vision.engines.openvino_engine import HINTS
 from glint.wiring import open_model
 
 PEERS = Path(__file__).with_name("peers")
-CLIENTS, WARM_UP_S, READY_S = 16, 5, 120
-NAME, BOUNDARY = "online", "glint-benchmark"
-RECIPE = f"""
-name: {NAME}
-backbone: resnet18
-weights: none
-preprocessing:
-  image_size: 224
-optimisation:
-  epochs: 1
-  batch_size: 32
-  warmup_epochs: 0
-policy:
-  review_below: 0.6
-  accept_classes: [good]
-"""
+CLIENTS, WARM_UP_S, READY_S = 16, 4, 120
+CORES = os.cpu_count() or 1
+BOUNDARY = "glint-benchmark"
+GOALS = {"litserve": 4.0, "same_engine": 1.2, "ceiling": 0.7}
 
 
 @dataclass(frozen=True)
@@ -77,57 +75,91 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "glint-online")
     parser.add_argument("--seconds", type=int, default=15)
+    parser.add_argument("--sides", default="", help="names, with commas between; default: all of them")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is not installed: apt-get install wrk")
     home = options.scratch / "home"
-    train(options.scratch, home)
-    image = load.picture(options.scratch / "image.jpg", 110_000).read_bytes()
+    model = online_model.train(options.scratch, home)
+    picture = load.picture(options.scratch / "image.jpg", 110_000)
     settings = Settings(home=home)
-    found = open_model(f"models:/{NAME}/1", settings)
+    found = open_model(model, settings)
     port = free_port("127.0.0.1", 0)
-    measured = {}
-    for side in sides(options.scratch, settings, found.bundle.directory, image, port):
-        print(f"{side.name} ...", file=sys.stderr, flush=True)
-        with serving(side, port, options.scratch):
-            wrk(side, port, WARM_UP_S, options.scratch)
-            measured[side.name] = wrk(side, port, options.seconds, options.scratch)
-        print(json.dumps({side.name: measured[side.name]}), file=sys.stderr, flush=True)
-    ratio = measured["glint"]["requests_per_s"] / measured["litserve"]["requests_per_s"]
+    measured: dict[str, Any] = {}
+    wanted = options.sides.split(",") if options.sides else None
+    for side in sides(options.scratch, settings, model, found.bundle.directory, picture.read_bytes(), port):
+        if wanted is None or side.name in wanted:
+            measured[side.name] = measure(side, port, options.seconds, options.scratch)
     measured["glint"]["engine"] = found.ref.engine
-    end("online", round(ratio, 2), "times LitServe's requests/s", "at least 4, at a lower p99", measured)
+    measured["ceiling"] = ceiling(found.bundle, found.ref.engine, picture, measured["glint"]["generator_cores"])
+    report(measured)
 
 
-def train(scratch: Path, home: Path) -> None:
-    """A registered resnet18, unless an earlier run has left it."""
-    boards = scratch / "boards"
-    write_boards(boards, 280, size=224)
-    recipe, manifest = scratch / "recipe.yaml", scratch / "manifest.parquet"
-    recipe.write_text(RECIPE)
-    lots = ["--labels", boards / "labels.csv", "--group", "lot", "--val-groups", "L07", "--test-groups", "L03,L08"]
-    glint("snapshot", boards, *lots, "--out", manifest, home=home)
-    glint("train", "--recipe", recipe, "--manifest", manifest, home=home)
+def measure(side: Side, port: int, seconds: int, scratch: Path) -> dict[str, Any]:
+    """Serve, warm up and ask."""
+    print(f"{side.name} ...", file=sys.stderr, flush=True)
+    with serving(side, port, scratch):
+        wrk(side, port, WARM_UP_S, scratch)
+        measured = wrk(side, port, seconds, scratch)
+    print(json.dumps({side.name: measured}), file=sys.stderr, flush=True)
+    return measured
 
 
-def sides(scratch: Path, settings: Settings, bundle: Path, image: bytes, port: int) -> Iterator[Side]:
+def ceiling(bundle: Bundle, engine: str, picture: Path, generator_cores: float) -> dict[str, float]:
+    """What bare decoding and inference need of a core, with all cores at it, and the requests/s that would make."""
+    model = bundle.directory / "engines" / f"{STEMS[engine]}.xml"
+    command = [sys.executable, str(Path(__file__).with_name("ceiling.py")), str(picture), str(model)]
+    command += ["--precision", HINTS[engine]]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(CORES)]
+    told = [json.loads(process.communicate()[0]) for process in running]
+    each_ms = {part: sum(one[part] for one in told) / CORES for part in ("decode_ms", "infer_ms")}
+    reached = (CORES - generator_cores) / (sum(each_ms.values()) / 1000)
+    return {part: round(took, 2) for part, took in each_ms.items()} | {"requests_per_s": round(reached, 1)}
+
+
+def report(measured: dict[str, Any]) -> None:
+    """The last line: requests/s of each, and how many times the others' they are."""
+
+    def times(one: str, other: str) -> float | None:
+        sides = [measured.get(name, {}).get("requests_per_s") for name in (one, other)]
+        return round(sides[0] / sides[1], 2) if all(sides) else None
+
+    ratios = {
+        "litserve": times("glint", "litserve"),
+        "same_engine": times("glint_fp32", "litserve_fp32"),
+        "ceiling": times("glint", "ceiling"),
+    }
+    lower = measured["glint"]["p99_ms"] < measured.get("litserve", {}).get("p99_ms", 0)
+    goal = "times LitServe at least 4, at a lower p99; on the same engine at least 1.2; of the ceiling at least 0.7"
+    reached = {name: ratio is not None and ratio >= GOALS[name] for name, ratio in ratios.items()}
+    told = {"ratios": ratios, "p99_lower_than_litserve": lower, "reached": reached, **measured}
+    end("online", ratios["litserve"] or 0, "times LitServe's requests/s", goal, told)
+
+
+def sides(scratch: Path, settings: Settings, model: str, bundle: Path, image: bytes, port: int) -> Iterator[Side]:
     """The servers, each at its best documented setting for a CPU."""
-    model, cores = f"models:/{NAME}/1", str(os.cpu_count() or 1)
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n'
     form = f"{head}Content-Type: image/jpeg\r\n\r\n".encode() + image + f"\r\n--{BOUNDARY}--\r\n".encode()
     form_type = f"multipart/form-data; boundary={BOUNDARY}"
     split = {"columns": ["image"], "data": [[base64.b64encode(image).decode()]]}
-    weights = {"BUNDLE": str(bundle)}
-    home = {"GLINT_HOME": str(settings.home_path)}
+    eager, fp32 = ({"BUNDLE": str(bundle), "ENGINE": engine} for engine in ("eager", "openvino-fp32"))
+    home = {"GLINT_HOME": str(settings.home_path), "GLINT_SERVE_MAX_WAIT_S": "30"}
+    haproxy = home | {"GLINT_SERVE_INGRESS": "haproxy"}
     serve = [str(GLINT), "serve", "--model", model, "--port", str(port)]
-    yield Side("glint", serve, "/v1/classify", image, "image/jpeg", home)
+    asked = ("/v1/classify", image, "image/jpeg")
+    yield Side("glint", serve, *asked, haproxy)
     python = environment(scratch, "litserve")
-    yield Side("litserve", [str(python), "litserve_app.py", str(port)], "/predict", form, form_type, weights)
+    litserve = [str(python), "litserve_app.py", str(port)]
+    yield Side("litserve", litserve, "/predict", form, form_type, eager)
+    yield Side("glint_fp32", [*serve, "--engine", "openvino-fp32"], *asked, haproxy)
+    yield Side("litserve_fp32", litserve, "/predict", form, form_type, fp32)
+    yield Side("glint_python_proxy", serve, *asked, home)
     python = environment(scratch, "bentoml")
     serve = [str(python.with_name("bentoml")), "serve", "bentoml_app:Classifier", "--port", str(port)]
-    yield Side("bentoml", serve, "/classify", form, form_type, weights | {"BENTOML_DO_NOT_TRACK": "True"})
+    yield Side("bentoml", serve, "/classify", form, form_type, eager | {"BENTOML_DO_NOT_TRACK": "True"})
     python = environment(scratch, "mlflow")
     serve = [str(python), "-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local"]
-    serve += ["--port", str(port), "--workers", cores]
+    serve += ["--port", str(port), "--workers", str(CORES)]
     tracking = {"MLFLOW_TRACKING_URI": settings.tracking_uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
     split_body = json.dumps({"dataframe_split": split}).encode()
     yield Side("mlflow", serve, "/invocations", split_body, "application/json", tracking)
@@ -158,8 +190,10 @@ def serving(side: Side, port: int, scratch: Path) -> Iterator[None]:
             wait_until_answering(side, port, process)
             yield
         finally:
-            os.killpg(process.pid, signal.SIGTERM)  # with the workers that it has started
+            process.terminate()
             process.wait(timeout=60)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # workers that it has left behind
 
 
 def wait_until_answering(side: Side, port: int, process: subprocess.Popen[bytes]) -> None:

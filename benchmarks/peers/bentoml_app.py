@@ -1,4 +1,4 @@
-"""bentoml serve bentoml_app:Classifier: the eager network behind BentoML, a worker for each core."""
+"""bentoml serve bentoml_app:Classifier: the network behind BentoML, a worker for each core."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import bentoml
 from bentoml.validators import ContentType
-from eager import Eager
+from network import Network
 
 
 @bentoml.service(workers=os.cpu_count() or 1, traffic={"timeout": 60, "max_concurrency": 64})
@@ -14,9 +14,9 @@ class Classifier:
     """A form with the file `image` in, JSON out."""
 
     def __init__(self) -> None:
-        self._eager = Eager()
+        self._network = Network()
 
     @bentoml.api
     def classify(self, image: Annotated[Path, ContentType("image/jpeg")]) -> dict[str, object]:
         """What the network says."""
-        return self._eager(image.read_bytes())
+        return self._network(image.read_bytes())

@@ -1,11 +1,11 @@
-"""python litserve_app.py PORT: the eager network behind LitServe, a worker for each core."""
+"""python litserve_app.py PORT: the network behind LitServe, a worker for each core."""
 
 import os
 import sys
 
 import litserve
-from eager import Eager
 from fastapi import Request
+from network import Network
 
 
 class Api(litserve.LitAPI):
@@ -13,7 +13,7 @@ class Api(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         """Called in each worker."""
-        self._eager = Eager()
+        self._network = Network()
 
     def decode_request(self, request: Request) -> bytes:
         """The file's bytes."""
@@ -22,7 +22,7 @@ class Api(litserve.LitAPI):
 
     def predict(self, data: bytes) -> dict[str, object]:
         """What the network says."""
-        return self._eager(data)
+        return self._network(data)
 
     def encode_response(self, output: dict[str, object]) -> dict[str, object]:
         """As it is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -73,7 +73,14 @@ class Settings(BaseSettings):
     serve_max_wait_s: float = Field(default=2, gt=0, description="an image that would wait longer is refused")
     serve_timeout_s: float = Field(default=60, gt=0, description="in which a request must be answered")
     serve_body_timeout_s: float = Field(default=30, gt=0, description="in which a request's body must have arrived")
+    serve_ingress: Literal["proxy", "haproxy"] = Field(
+        default="proxy", description="what takes requests on a Ray of glint's own: Serve's Python proxy or its HAProxy"
+    )
     serve_follow_s: float = Field(default=15, gt=0, description="pause between looks whether an alias has moved")
+    otlp_endpoint: str | None = Field(
+        default=None, description="OpenTelemetry collector that traces of requests go to, such as http://HOST:4318"
+    )
+    otlp_share: float = Field(default=0.1, ge=0, le=1, description="of the requests without a trace of their caller's")
     canary_max_errors: float = Field(
         default=0.02, ge=0, le=1, description="share of its latest 200 images that a challenger may fail on"
     )
@@ -129,6 +136,10 @@ def quieten(settings: Settings) -> None:
     """
     for name, value in (QUIET | EDGE).items():
         os.environ.setdefault(name, value)
+    if settings.otlp_endpoint:
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = settings.otlp_endpoint
+        os.environ.setdefault("RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH", "glint.serving.tracing.span_processors")
+        os.environ.setdefault("RAY_SERVE_TRACING_SAMPLING_RATIO", str(settings.otlp_share))
     if settings.ray_address and _has_ray_token() and _wants_token(settings.ray_address):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     if not settings.ray_address:

@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from glint.cli.app import app
-from glint.cli.serve import needs_keys, num_replicas
+from glint.cli.serving_options import needs_keys, num_replicas
 from glint.core.errors import GlintError
 from glint.settings import Settings
 

@@ -27,12 +27,13 @@ def keys(tmp_path: Path) -> Path:
     return tmp_path / "keys.json"
 
 
-def guarded(access: Access) -> TestClient:
+def guarded(access: Access, num_replicas: int = 1) -> TestClient:
     async def answer(request: Request) -> JSONResponse:
         return JSONResponse("in")
 
     routes = [Route(path, answer, methods=["GET", "POST"]) for path in ("/", "/v1/classify", "/metrics")]
-    return TestClient(Guard(Starlette(routes=routes), access, "classify", {"/metrics": "metrics"}))
+    scopes = {"/metrics": "metrics"}
+    return TestClient(Guard(Starlette(routes=routes), access, "classify", scopes, lambda: num_replicas))
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -104,6 +105,15 @@ def test_a_key_above_its_rate_is_told_when_to_come_back(keys: Path) -> None:
     refused = client.post("/v1/classify", headers=bearer(key))
     assert (refused.status_code, refused.json()["reason"]) == (429, "rate_limit")
     assert 1 <= int(refused.headers["retry-after"]) <= 100
+
+
+def test_replicas_share_the_rate_of_a_key(keys: Path) -> None:
+    key = add_key(keys, "line-4", ("classify",), requests_per_s=4)
+    statuses = [
+        [client.post("/v1/classify", headers=bearer(key)).status_code for _ in range(3)]
+        for client in (guarded(Access(keys), 4), guarded(Access(keys), 1))
+    ]
+    assert statuses == [[200, 429, 429], [200, 200, 200]]
 
 
 def test_a_bucket_refills_with_time() -> None:

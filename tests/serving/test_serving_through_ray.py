@@ -1,4 +1,4 @@
-"""`glint serve` as people start it, through Ray Serve's own proxy: one start for all that only that can show."""
+"""`glint serve` as people start it, through either ingress: one start of each for all that only that can show."""
 
 import http.client
 import json
@@ -63,8 +63,10 @@ class Served:
         assert set.union(*(one.result() for one in asking)) == {200}
 
 
-@pytest.fixture(scope="module")
-def served(sighted: Bundle, blind: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+@pytest.fixture(scope="module", params=["proxy", "haproxy"])
+def served(
+    request: pytest.FixtureRequest, sighted: Bundle, blind: Bundle, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
     home = tmp_path_factory.mktemp("serving")
     registry = open_registry(Settings(home=home))
     wrong = home / "wrong" / "artifacts" / "bundle"
@@ -74,7 +76,7 @@ def served(sighted: Bundle, blind: Bundle, tmp_path_factory: pytest.TempPathFact
     registry.promote(NAME, "1", "champion")
     command = [*COMMAND, "--model", f"models:/{NAME}@champion", "--port", "0", "--json"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    environment = os.environ | SETTINGS | {"GLINT_HOME": str(home)}
+    environment = os.environ | SETTINGS | {"GLINT_HOME": str(home), "GLINT_SERVE_INGRESS": request.param}
     with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
         try:
             assert process.stdout is not None

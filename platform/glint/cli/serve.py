@@ -8,13 +8,26 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
 from glint.cli.options import AsJson, Engine
+from glint.core.outcome import ModelRef
 
 if TYPE_CHECKING:
+    from glint.core.progress import Progress
+    from glint.serving.online import Serving
+    from glint.serving.sources import Source
     from glint.settings import Settings
+    from glint.wiring import Model
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+class Served(BaseModel):
+    """Where a server answers, and with what."""
+
+    url: str
+    model: ModelRef | None
+    models: list[str]
+    auth: bool
 
 
 def serve(
@@ -67,24 +80,13 @@ def serve(
         curl --data-binary @board.jpg http://127.0.0.1:8000/v1/classify
     """
     from dataclasses import replace
-    from functools import partial
-
-    from pydantic import BaseModel
 
     from glint.cli.console import emit, progress, stderr
-    from glint.cli.starting import start
-    from glint.core.outcome import ModelRef
-    from glint.serving.batch_jobs import PREFIX
-    from glint.serving.batch_serve import start_batch, stop_batch
-    from glint.serving.online import free_port, start_online, stop_online
+    from glint.cli.serving_options import needs_keys, num_replicas, share
+    from glint.serving.batch_serve import stop_batch
+    from glint.serving.online import free_port, stop_online
     from glint.settings import Settings
-    from glint.wiring import check_webhooks, open_desk, open_model, open_serving, open_supervisor, serving_sources
-
-    class Serving(BaseModel):
-        url: str
-        model: ModelRef | None
-        models: list[str]
-        auth: bool
+    from glint.wiring import check_webhooks, open_model, open_serving, serving_sources
 
     settings = Settings()
     guarded = needs_keys(host, auth, settings)
@@ -95,25 +97,15 @@ def serve(
     logs = None
     if not settings.ray_address:  # a Ray of our own: what is wrong shows before it starts, and its logs are ours
         port, logs = free_port(host, port), settings.home_path / "logs"
-    serving = replace(
-        open_serving(settings, guarded, logs / "access.jsonl" if logs else None),
-        num_replicas=num_replicas(replicas),
-        drain_s=drain_s,
-    )
+    access_log = logs / "access.jsonl" if logs else None
+    serving = open_serving(settings, guarded, access_log)
+    serving = replace(serving, num_replicas=num_replicas(replicas), drain_s=drain_s)
     try:
         with progress() as told:
-            start(settings, told, with_jobs=True)
-            where: Any = {"host": host, "port": port, "logs": logs}
-            if sources:
-                told.begin("opening the model", None, "")
-                start_online(sources, serving, **where)
-            url = start_batch(partial(open_desk, settings), partial(open_supervisor, settings), serving, **where)
-        shown = [f"batch jobs at {url}{PREFIX}; Ctrl-C stops it"]
-        if found:
-            shown = [f"{found.uri} answers at {url}/v1/classify", *shown, f"try: glint classify IMAGE --url {url}"]
+            url = _start(sources, serving, settings, {"host": host, "port": port, "logs": logs}, told)
         names = [source.name for source in sources]
-        answer = Serving(url=url, model=found.ref if found else None, models=names, auth=guarded)
-        emit(answer, json, *shown)
+        answer = Served(url=url, model=found.ref if found else None, models=names, auth=guarded)
+        emit(answer, json, *_shown(answer, found))
         wait_for_signal()
         stderr.print("stopping once the requests in flight are answered")
     finally:
@@ -121,41 +113,36 @@ def serve(
         stop_online()
 
 
-def needs_keys(host: str, auth: bool | None, settings: Settings) -> bool:
-    """Whether requests need a key; raises GlintError where they do and none can be had."""
-    from glint.core.errors import GlintError
-    from glint.serving.keys import read_keys
-    from glint.wiring import keys_path
+def _start(
+    sources: Sequence[Source], serving: Serving, settings: Settings, where: dict[str, Any], told: Progress
+) -> str:
+    """Start Ray, the models and the batch API; the server's address."""
+    from functools import partial
 
-    wanted = auth if auth is not None else host not in LOOPBACK
-    if wanted and not settings.entra_tenant and not read_keys(keys_path(settings)):
-        choices = "make one with `glint keys add NAME`, set GLINT_ENTRA_TENANT, or let anybody in with --no-auth"
-        raise GlintError(f"--host {host} asks for API keys, and there is none: {choices}")
-    return wanted
+    from glint.cli.starting import start
+    from glint.serving.batch_serve import start_batch
+    from glint.serving.haproxy import use_haproxy
+    from glint.serving.online import start_online
+    from glint.wiring import open_desk, open_supervisor
 
-
-def share(option: str, text: str, challengers: Sequence[str] | None) -> float:
-    """A percentage as a number from 0 to 1; raises GlintError for anything else, and for one of no challenger."""
-    from glint.core.errors import GlintError
-
-    number = text.removesuffix("%")
-    value = float(number) / 100 if number.replace(".", "", 1).isdecimal() and number != text else -1
-    if not 0 <= value <= 1:
-        raise GlintError(f"{option} {text!r} must be a percentage from 0% to 100%, such as 10%")
-    if value and not challengers:
-        raise GlintError(f"{option} {text} needs a --challenger that it is for")
-    return value
+    if settings.serve_ingress == "haproxy" and not settings.ray_address:
+        use_haproxy()
+    start(settings, told, with_jobs=True)
+    if sources:
+        told.begin("opening the model", None, "")
+        start_online(sources, serving, **where)
+    return start_batch(partial(open_desk, settings), partial(open_supervisor, settings), serving, **where)
 
 
-def num_replicas(text: str) -> int | tuple[int, int]:
-    """A number, or a least and a most; raises GlintError for anything else."""
-    from glint.core.errors import GlintError
+def _shown(served: Served, found: Model | None) -> list[str]:
+    """What to try, for people."""
+    from glint.serving.batch_jobs import PREFIX
 
-    parts = text.split(":")
-    numbers = [int(part) for part in parts if part.isdecimal()]
-    if len(numbers) != len(parts) or len(parts) > 2 or min(numbers) < 1 or numbers != sorted(numbers):
-        raise GlintError(f"--replicas {text!r} must be a number from 1, or MIN:MAX")
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+    lines = [f"batch jobs at {served.url}{PREFIX}; Ctrl-C stops it"]
+    if found is None:
+        return lines
+    ask = f"try: glint classify IMAGE --url {served.url}"
+    return [f"{found.uri} answers at {served.url}/v1/classify", *lines, ask]
 
 
 def wait_for_signal() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,11 +40,18 @@ class Access:
 class Guard:
     """Lets requests through to `app` that bear a key of `scope`; the rest is answered 401, 403 or 429.
 
-    `scopes` are those of paths that need another one.
+    `scopes` are those of paths that need another one; `num_replicas` tells how many share the rate of a key.
     """
 
-    def __init__(self, app: ASGIApp, access: Access, scope: str, scopes: Mapping[str, str] | None = None) -> None:
-        self._app = app
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        scope: str,
+        scopes: Mapping[str, str] | None = None,
+        num_replicas: Callable[[], int] = lambda: 1,
+    ) -> None:
+        self._app, self._num_replicas = app, num_replicas
         self._scope, self._scopes = scope, scopes or {}
         self._keys = Keys(access.keys) if access.keys else None
         self._entra = EntraTokens(access.entra) if access.entra else None
@@ -85,7 +92,8 @@ class Guard:
         if wanted not in key.scopes:
             raise ProblemError(403, "wrong_scope", f"{key.name} may {_listed(key.scopes)}; this needs {wanted}")
         if key.requests_per_s:
-            self._buckets.setdefault(key.name, Bucket()).take(key.requests_per_s, monotonic())
+            rate = key.requests_per_s / max(1, self._num_replicas())
+            self._buckets.setdefault(key.name, Bucket()).take(rate, monotonic())
         return key.name
 
     async def _identify(self, headers: Headers) -> Key:
@@ -120,7 +128,7 @@ class Bucket:
         self._level, self._at = level, now_s
         if level < 1:
             wait_s = math.ceil((1 - level) / requests_per_s)
-            message = f"this key may ask {requests_per_s:g} times a second; try again after {wait_s} s"
+            message = f"this key asks more often than it may; try again after {wait_s} s"
             raise ProblemError(429, "rate_limit", message, {"Retry-After": str(wait_s)})
         self._level = level - 1
 

@@ -1,13 +1,22 @@
-"""What a replica counts, in the format of Prometheus; docs/serving.md tells of each."""
+"""What replicas count, in the format of Prometheus; docs/serving.md tells of each.
+
+Where the environment of a process has SHARED, prometheus_client keeps its counts in files of that folder, and any
+replica answers for all replicas of its node, those that have ended among them.
+"""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from glint.core.outcome import ModelRef
 
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+SHARED = "PROMETHEUS_MULTIPROC_DIR"
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
@@ -20,9 +29,15 @@ class Metrics:
         self._seconds = Histogram(
             "glint_image_seconds", "From arrival to answer", ("model",), buckets=SECONDS, registry=registry
         )
-        self.pending = Gauge("glint_pending_images", "Images that wait or are worked on", registry=registry)
+        self.pending = Gauge(
+            "glint_pending_images", "Images that wait or are worked on", registry=registry, multiprocess_mode="livesum"
+        )
         self._info = Gauge(
-            "glint_model_info", "Which version serves", ("model", "role", "version", "bundle"), registry=registry
+            "glint_model_info",
+            "Replicas that serve a version",
+            ("model", "role", "version", "bundle"),
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self._swaps = Counter(
             "glint_model_swaps", "Attempts to follow an alias", ("model", "role", "result"), registry=registry
@@ -40,7 +55,13 @@ class Metrics:
         self._compared = Counter(
             "glint_contest_compared", "Images that both sides were to score", ("model", "result"), registry=registry
         )
-        self._trying = Gauge("glint_contest_trying", "1 while the challenger is tried", ("model",), registry=registry)
+        self._trying = Gauge(
+            "glint_contest_trying",
+            "Replicas that try the challenger",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self._returns = Counter(
             "glint_contest_returns", "Times that a challenger crossed a limit", ("model",), registry=registry
         )
@@ -54,7 +75,7 @@ class Metrics:
     def serves(self, model: str, role: str, ref: ModelRef) -> None:
         """Say which version is the `champion` or the `challenger` from now on."""
         if before := self._serving.get((model, role)):
-            self._info.remove(*before)
+            self._info.labels(*before).set(0)
         self._serving[model, role] = now = (model, role, ref.version or "", ref.bundle)
         self._info.labels(*now).set(1)
 
@@ -79,5 +100,18 @@ class Metrics:
         self._returns.labels(model).inc(int(not tried))
 
     def text(self) -> bytes:
-        """All of it, as Prometheus reads it."""
-        return generate_latest(self._registry)
+        """All of it, as Prometheus reads it: of all replicas of this node where they share a folder."""
+        registry, shared = self._registry, os.environ.get(SHARED)
+        if shared:
+            _forget_the_dead(Path(shared))
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry, shared)
+        return generate_latest(registry)
+
+
+def _forget_the_dead(shared: Path) -> None:
+    """Take away what ended replicas last said of the moment; what they counted stays."""
+    for file in shared.glob("gauge_live*_*.db"):
+        pid = file.stem.rpartition("_")[2]
+        if not Path(f"/proc/{pid}").exists():
+            mark_process_dead(int(pid), str(shared))

@@ -84,6 +84,7 @@ class Models:
         plain, live = self._named(name)
         contest = self._contests.get(plain) if name in (None, plain) else None
         began, outcome = perf_counter(), "error"
+        self._metrics.pending.inc()
         try:
             if contest:
                 answered = await contest.answer(data, top_k, key)
@@ -98,11 +99,11 @@ class Models:
             outcome = problem.reason
             raise
         finally:
+            self._metrics.pending.dec()
             self._metrics.image(plain, outcome, perf_counter() - began)
 
     def metrics(self) -> bytes:
-        """The replica's counters, as Prometheus reads them."""
-        self._metrics.pending.set(self._classifier.admission.pending)
+        """What replicas have counted, as Prometheus reads it."""
         return self._metrics.text()
 
     def follow(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import logging
+import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -23,10 +25,11 @@ from glint.core.errors import GlintError
 from glint.serving.api import create_app
 from glint.serving.bodies import BodyLimits
 from glint.serving.guard import Access, Guard
+from glint.serving.metrics import SHARED
 from glint.serving.sources import Source
 from glint.serving.uris import AllowedUris
 
-APPLICATION = "online"
+APPLICATION, DEPLOYMENT = "online", "classifier"
 READY_TIMEOUT_S = 30
 MAX_ONGOING, MAX_QUEUED, TARGET_ONGOING = 512, 128, 8
 
@@ -58,6 +61,7 @@ class Replica:
     """One replica: the models, their threads, and the HTTP API in front of them."""
 
     def __init__(self, sources: Sequence[Source], serving: Serving) -> None:
+        Path(os.environ[SHARED]).mkdir(parents=True, exist_ok=True)
         from glint.serving.classifier import Classifier
         from glint.serving.metrics import Metrics
         from glint.serving.models import Models
@@ -65,6 +69,7 @@ class Replica:
         self._serving = serving
         self._classifier = Classifier(serving.num_threads, serving.max_wait_s)
         self._models = Models(sources, self._classifier, Metrics())
+        self._num_replicas = _least_replicas(serving.num_replicas)
         self._stopped = threading.Event()
         threading.Thread(target=self._follow, name="follow", daemon=True).start()
 
@@ -72,7 +77,7 @@ class Replica:
         """What Serve mounts at the application's route, once this object stands."""
         serving = self._serving
         app = create_app(self._models, serving.limits, AllowedUris(serving.images, serving.uri_prefixes))
-        return Guard(app, serving.access, "classify", {"/metrics": "metrics"})
+        return Guard(app, serving.access, "classify", {"/metrics": "metrics"}, lambda: self._num_replicas)
 
     def check_health(self) -> None:
         """Called by Serve every 10 s, which replaces the replica when this has raised three times."""
@@ -85,6 +90,8 @@ class Replica:
     def _follow(self) -> None:
         while not self._stopped.wait(self._serving.follow_s):
             self._models.follow()
+            if isinstance(self._serving.num_replicas, tuple):
+                self._num_replicas = max(1, _running_replicas())
 
 
 def start_online(
@@ -145,17 +152,32 @@ def _deployment(serving: Serving) -> serve.Deployment:
             }
         }
     return serve.deployment(
-        name="classifier",
+        name=DEPLOYMENT,
         max_ongoing_requests=MAX_ONGOING,
         max_queued_requests=MAX_QUEUED,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
         max_surge_percent=100,  # an upgrade starts the new replicas before it stops the old
         graceful_shutdown_timeout_s=serving.drain_s,
         graceful_shutdown_wait_loop_s=0.2,
-        ray_actor_options={"num_cpus": 0.5},
+        ray_actor_options={"num_cpus": 0.5, "runtime_env": {"env_vars": _environment()}},
         max_constructor_retry_count=1,
         **scaling,
     )(serve.ingress()(Replica))
+
+
+def _least_replicas(num_replicas: int | tuple[int, int]) -> int:
+    """With which serving begins."""
+    return num_replicas if isinstance(num_replicas, int) else num_replicas[0]
+
+
+def _running_replicas() -> int:
+    return int(serve.status().applications[APPLICATION].deployments[DEPLOYMENT].replica_states.get("RUNNING", 0))
+
+
+def _environment() -> dict[str, str]:
+    """Of the replicas: beside what Ray keeps of this session on each node, a folder for what they count."""
+    session = ray.get_runtime_context().get_session_name()
+    return {SHARED: f"{tempfile.gettempdir()}/ray/{session}/glint-metrics"}
 
 
 def stop_online() -> None:

