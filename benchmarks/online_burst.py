@@ -6,6 +6,7 @@ The server (Ray Serve and all below it) is held to the first core, the generator
 place of a network stands an engine that waits 20 ms, as for an accelerator; decoding JPEGs of about 110 KB is real.
 800 further connections are open and idle. `--wait-s` is GLINT_SERVE_MAX_WAIT_S, the wait above which an image is
 refused. Latency counts from the time at which a request was to be sent.
+GLINT_SERVE_INGRESS=haproxy tries the same behind HAProxy.
 """
 
 from __future__ import annotations

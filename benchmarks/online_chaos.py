@@ -6,6 +6,7 @@ Two replicas of a tiny network on Ray Serve, 16 clients that never pause (benchm
 killed: only requests that were in flight may fail, each with a status on which clients try again. Then, during
 `--requests` requests, all replicas are replaced by a rolling upgrade of code and config, and the alias moves to another
 version twice: none may fail.
+GLINT_SERVE_INGRESS=haproxy tries the same behind HAProxy.
 """
 
 from __future__ import annotations

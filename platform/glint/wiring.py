@@ -276,8 +276,12 @@ def start_ray(settings: Settings, with_jobs: bool = False) -> None:
         return
     if settings.ray_address:
         ray_start.join_ray(settings.ray_address)
-    else:
-        ray_start.start_ray(settings.num_cpus, with_jobs)
+        return
+    if settings.serve_ingress == "haproxy":  # Serve's processes learn it from the environment of their Ray
+        from glint.serving.haproxy import use_haproxy
+
+        use_haproxy()
+    ray_start.start_ray(settings.num_cpus, with_jobs)
 
 
 def open_drivers(settings: Settings) -> Drivers:

@@ -11,11 +11,17 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import Case, GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance, unsupported_method
 from tests.colours import register
+from tests.serving.collector import Collector, collecting
 
 from glint.adapters.registry import Registry
 from glint.settings import Settings
@@ -26,7 +32,7 @@ pytestmark = pytest.mark.slow
 NAME = "colours"
 COMMAND = [sys.executable, "-c", "from glint.cli.app import main; main()", "serve"]
 SETTINGS = {"GLINT_SERVE_FOLLOW_S": "0.2", "GLINT_SERVE_TIMEOUT_S": "5", "GLINT_SERVE_MAX_WAIT_S": "60"}
-MANY_SECONDS = 60
+MANY_SECONDS, EXAMPLES = 60, 15
 
 
 @dataclass(frozen=True)
@@ -63,9 +69,19 @@ class Served:
         assert set.union(*(one.result() for one in asking)) == {200}
 
 
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with collecting() as running:
+        yield running
+
+
 @pytest.fixture(scope="module", params=["proxy", "haproxy"])
 def served(
-    request: pytest.FixtureRequest, sighted: Bundle, blind: Bundle, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    sighted: Bundle,
+    blind: Bundle,
+    collector: Collector,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Served]:
     home = tmp_path_factory.mktemp("serving")
     registry = open_registry(Settings(home=home))
@@ -76,8 +92,9 @@ def served(
     registry.promote(NAME, "1", "champion")
     command = [*COMMAND, "--model", f"models:/{NAME}@champion", "--port", "0", "--json"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    environment = os.environ | SETTINGS | {"GLINT_HOME": str(home), "GLINT_SERVE_INGRESS": request.param}
-    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+    ingress = {"GLINT_SERVE_INGRESS": request.param, "GLINT_OTLP_ENDPOINT": collector.url}
+    environment = os.environ | SETTINGS | ingress | {"GLINT_HOME": str(home)}
+    with subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes) as process:
         try:
             assert process.stdout is not None
             url = json.loads(process.stdout.readline())["url"]
@@ -116,6 +133,60 @@ def test_callers_cannot_switch_serves_time_limit_off(served: Served) -> None:
     connection = half_sent(served, switches)
     response = connection.getresponse()
     assert (response.status, json.loads(response.read())["reason"]) == (408, "timed_out")
+
+
+def test_it_listens_on_loopback_alone(served: Served) -> None:
+    """Every process of the server: Ray's, Serve's and HAProxy."""
+    everything = list(Path("/proc").glob("[0-9]*"))
+    processes = [process for process in everything if session_of(int(process.name)) == served.process.pid]
+    assert len(processes) > 5
+    sockets = {link for process in processes for link in links_below(process / "fd")}
+    loopback, any_port = "0100007F:", ":0000"
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, _, _, _, _, _, inode, *_ = line.split()
+        if remote.endswith(any_port) and f"socket:[{inode}]" in sockets:
+            assert local.startswith(loopback), line
+    six = [line.split() for line in Path("/proc/net/tcp6").read_text().splitlines()[1:]]
+    assert [line for line in six if line[2].endswith(any_port) and f"socket:[{line[9]}]" in sockets] == []
+
+
+def session_of(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def links_below(folder: Path) -> list[str]:
+    try:
+        return [str(link.readlink()) for link in folder.iterdir()]
+    except OSError:
+        return []
+
+
+def test_a_request_goes_on_with_the_trace_of_its_caller(served: Served, collector: Collector) -> None:
+    trace = os.urandom(16).hex()
+    served.client.post("/v1/classify", content=served.image, headers={"traceparent": f"00-{trace}-{16 * 'a'}-01"})
+
+    def sent() -> list[str]:
+        return [span.name for span in collector.spans if span.trace_id.hex() == trace]
+
+    served.until(lambda: any("replica" in name for name in sent()))
+
+
+def test_the_running_server_does_what_openapi_says(served: Served) -> None:
+    """Behind Serve and its ingress too, with whatever a client may send over a socket."""
+    schema = schemathesis.openapi.from_url(f"{served.client.base_url}/openapi.json")
+    for operation in (found.ok() for found in schema.get_all_operations()):
+        nothing_to_vary = not (list(operation.iter_parameters()) or operation.body)
+        for mode in [GenerationMode.POSITIVE] if nothing_to_vary else GenerationMode:
+
+            @settings(max_examples=EXAMPLES, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+            @given(operation.as_strategy(generation_mode=mode))
+            def check(case: Case) -> None:
+                case.call_and_validate(excluded_checks=[positive_data_acceptance, unsupported_method])
+
+            check()
 
 
 def test_what_is_in_flight_at_sigterm_is_answered(served: Served) -> None:

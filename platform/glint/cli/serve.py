@@ -121,12 +121,9 @@ def _start(
 
     from glint.cli.starting import start
     from glint.serving.batch_serve import start_batch
-    from glint.serving.haproxy import use_haproxy
     from glint.serving.online import start_online
     from glint.wiring import open_desk, open_supervisor
 
-    if settings.serve_ingress == "haproxy" and not settings.ray_address:
-        use_haproxy()
     start(settings, told, with_jobs=True)
     if sources:
         told.begin("opening the model", None, "")
