@@ -174,8 +174,8 @@ def environment(scratch: Path, package: str) -> Path:
         subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
         if package != "mlflow":  # glint has it
             subprocess.run([*uv, "pip", "install", "--quiet", "--python", str(python), package], check=True)
-        behind = next(folder.glob("lib/python*/site-packages")) / "behind.pth"
-        behind.write_text(f"import site; site.addsitedir({packages!r})\n")
+    behind = next(folder.glob("lib/python*/site-packages")) / "behind.pth"
+    behind.write_text(f"import site; site.addsitedir({packages!r})\n")
     return python
 
 

@@ -105,7 +105,7 @@ class Metrics:
         if shared:
             _forget_the_dead(Path(shared))
             registry = CollectorRegistry()
-            MultiProcessCollector(registry, shared)
+            MultiProcessCollector(registry, shared)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
 
 
@@ -114,4 +114,4 @@ def _forget_the_dead(shared: Path) -> None:
     for file in shared.glob("gauge_live*_*.db"):
         pid = file.stem.rpartition("_")[2]
         if not Path(f"/proc/{pid}").exists():
-            mark_process_dead(int(pid), str(shared))
+            mark_process_dead(int(pid), str(shared))  # type: ignore[no-untyped-call]

@@ -17,8 +17,10 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.config import BackpressureConfig, HTTPOptions
-from ray.serve.schema import LoggingConfig
+from ray.serve.exceptions import RayServeException
+from ray.serve.schema import LoggingConfig, ReplicaState
 
 from glint.adapters.images import Images
 from glint.core.errors import GlintError
@@ -31,6 +33,12 @@ from glint.serving.uris import AllowedUris
 
 APPLICATION, DEPLOYMENT = "online", "classifier"
 READY_TIMEOUT_S = 30
+MALLOC = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(8 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(32 * 2**20),
+}
+"""Larger pieces, such as the pixels of large images, are the system's again as soon as they are freed."""
 MAX_ONGOING, MAX_QUEUED, TARGET_ONGOING = 512, 128, 8
 
 
@@ -91,7 +99,7 @@ class Replica:
         while not self._stopped.wait(self._serving.follow_s):
             self._models.follow()
             if isinstance(self._serving.num_replicas, tuple):
-                self._num_replicas = max(1, _running_replicas())
+                self._num_replicas = _running_replicas() or self._num_replicas
 
 
 def start_online(
@@ -171,13 +179,18 @@ def _least_replicas(num_replicas: int | tuple[int, int]) -> int:
 
 
 def _running_replicas() -> int:
-    return int(serve.status().applications[APPLICATION].deployments[DEPLOYMENT].replica_states.get("RUNNING", 0))
+    """As Serve's controller has it; 0 while it does not say."""
+    try:
+        found = serve.status().applications[APPLICATION].deployments[DEPLOYMENT].replica_states
+    except (RayError, RayServeException, KeyError):
+        return 0
+    return int(found.get(ReplicaState.RUNNING, 0))
 
 
 def _environment() -> dict[str, str]:
-    """Of the replicas: beside what Ray keeps of this session on each node, a folder for what they count."""
+    """Of the replicas; the folder for what they count lies beside what Ray keeps of this session on each node."""
     session = ray.get_runtime_context().get_session_name()
-    return {SHARED: f"{tempfile.gettempdir()}/ray/{session}/glint-metrics"}
+    return {SHARED: f"{tempfile.gettempdir()}/ray/{session}/glint-metrics", **MALLOC}
 
 
 def stop_online() -> None:

@@ -67,11 +67,14 @@ def _span(span: ReadableSpan) -> Span:
         span_id=span.context.span_id.to_bytes(8, "big"),
         parent_span_id=span.parent.span_id.to_bytes(8, "big") if span.parent else b"",
         name=span.name,
-        kind=span.kind.value + 1,  # the SDK counts from 0, OTLP has 0 for unspecified
-        start_time_unix_nano=span.start_time,
-        end_time_unix_nano=span.end_time,
+        kind=Span.SpanKind.Value(f"SPAN_KIND_{span.kind.name}"),
+        start_time_unix_nano=span.start_time or 0,
+        end_time_unix_nano=span.end_time or 0,
         attributes=_pairs(span.attributes or {}),
-        status=Status(code=span.status.status_code.value, message=span.status.description or ""),
+        status=Status(
+            code=Status.StatusCode.Value(f"STATUS_CODE_{span.status.status_code.name}"),
+            message=span.status.description or "",
+        ),
     )
 
 
