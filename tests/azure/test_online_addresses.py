@@ -26,7 +26,7 @@ def secrets(key: str) -> dict[str, str]:
     return {"account_key": key}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(azurite: Azurite, bundle: Bundle) -> TestClient:
     credentials = partial(secrets, azurite.key)
     account = BlobAccount(azurite.account, azurite.endpoint, credentials)
@@ -44,7 +44,7 @@ def client(azurite: Azurite, bundle: Bundle) -> TestClient:
 def test_blobs_below_an_allowed_prefix_are_classified_and_others_refused_by_reason(client: TestClient) -> None:
     assert client.post("/v1/classify", json={"uri": "az://online/line-4/a b.png"}).json()["label"]
     for name, status, reason in (
-        ("line-4/none.png", 404, "missing"),
+        ("line-4/none.png", 404, "not_found"),
         ("line-4/text.png", 400, "not_an_image"),
         ("line-5/a.png", 403, "uri_not_allowed"),
     ):
@@ -56,4 +56,4 @@ def test_each_address_of_several_has_its_own_answer(client: TestClient) -> None:
     uris = [f"az://online/{name}" for name in ("line-4/a b.png", "line-5/a.png", "line-4/none.png")]
     results = client.post("/v1/classify", json={"images": [{"uri": uri} for uri in uris]}).json()["results"]
     assert [one["name"] for one in results] == uris
-    assert [one["error"] and one["error"]["type"] for one in results] == [None, "uri_not_allowed", "missing"]
+    assert [one["error"] and one["error"]["type"] for one in results] == [None, "uri_not_allowed", "not_found"]
