@@ -45,7 +45,7 @@ def test_blobs_below_an_allowed_prefix_are_classified_and_others_refused_by_reas
     assert client.post("/v1/classify", json={"uri": "az://online/line-4/a b.png"}).json()["label"]
     for name, status, reason in (
         ("line-4/none.png", 404, "not_found"),
-        ("line-4/text.png", 400, "not_an_image"),
+        ("line-4/text.png", 415, "not_an_image"),
         ("line-5/a.png", 403, "uri_not_allowed"),
     ):
         answer = client.post("/v1/classify", json={"uri": f"az://online/{name}"})
