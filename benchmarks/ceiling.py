@@ -55,14 +55,14 @@ def _request(options: argparse.Namespace) -> Any:
 
 
 def seconds_each(work: Callable[[], object], seconds: float) -> float:
-    """The mean duration of `work`, repeated for so long, after a few runs that do not count."""
+    """The mean core time of `work`, repeated for so long, after a few runs that do not count."""
     for _ in range(5):
         work()
-    begin, number = time.perf_counter(), 0
-    while time.perf_counter() - begin < seconds:
+    begin, number = time.process_time(), 0
+    while time.process_time() - begin < seconds:
         work()
         number += 1
-    return (time.perf_counter() - begin) / number
+    return (time.process_time() - begin) / number
 
 
 if __name__ == "__main__":
