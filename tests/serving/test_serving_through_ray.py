@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -32,6 +33,8 @@ NAME = "colours"
 COMMAND = [sys.executable, "-c", "from glint.cli.app import main; main()", "serve"]
 SETTINGS = {"GLINT_SERVE_FOLLOW_S": "0.2", "GLINT_SERVE_TIMEOUT_S": "5", "GLINT_SERVE_MAX_WAIT_S": "60"}
 MANY_SECONDS, EXAMPLES = 60, 15
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", 24 * "0" + "01000000"}
+"""127.0.0.1, ::ffff:127.0.0.1 and ::1, as the kernel writes them."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def served(
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     ingress = {"GLINT_SERVE_INGRESS": request.param, "GLINT_OTLP_ENDPOINT": collector.url}
     environment = os.environ | SETTINGS | ingress | {"GLINT_HOME": str(home)}
-    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+    with subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes) as process:
         try:
             assert process.stdout is not None
             url = json.loads(process.stdout.readline())["url"]
@@ -132,6 +135,33 @@ def test_callers_cannot_switch_serves_time_limit_off(served: Served) -> None:
     connection = half_sent(served, switches)
     response = connection.getresponse()
     assert (response.status, json.loads(response.read())["reason"]) == (408, "timed_out")
+
+
+def test_it_listens_on_loopback_alone(served: Served) -> None:
+    """Every process of the server: Ray's, Serve's and HAProxy."""
+    everything = list(Path("/proc").glob("[0-9]*"))
+    processes = [process for process in everything if session_of(int(process.name)) == served.process.pid]
+    assert len(processes) > 5
+    sockets = {link for process in processes for link in links_below(process / "fd")}
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            _, local, remote, _, _, _, _, _, _, inode, *_ = line.split()
+            if remote.endswith(":0000") and f"socket:[{inode}]" in sockets:
+                assert local.partition(":")[0] in LOOPBACK, line
+
+
+def session_of(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def links_below(folder: Path) -> list[str]:
+    try:
+        return [str(link.readlink()) for link in folder.iterdir()]
+    except OSError:
+        return []
 
 
 def test_a_request_goes_on_with_the_trace_of_its_caller(served: Served, collector: Collector) -> None:

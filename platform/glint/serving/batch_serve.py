@@ -14,6 +14,7 @@ from ray import serve
 
 from glint.serving.batch_jobs import PREFIX, create_batch_app
 from glint.serving.guard import Access, Guard
+from glint.serving.loopback import keep_to_loopback
 from glint.serving.online import Serving, address_of, start_proxy, wait_until_answering
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Bureau:
     def __init__(
         self, open_desk: Callable[[], Desk], open_supervisor: Callable[[], Supervisor], access: Access
     ) -> None:
+        keep_to_loopback()
         # Ray's client for jobs and httpx would note each request.
         logging.getLogger("httpx").setLevel(logging.WARNING)
         self._desk, self._access = open_desk(), access

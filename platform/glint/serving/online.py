@@ -27,6 +27,7 @@ from glint.core.errors import GlintError
 from glint.serving.api import create_app
 from glint.serving.bodies import BodyLimits
 from glint.serving.guard import Access, Guard
+from glint.serving.loopback import keep_to_loopback
 from glint.serving.metrics import SHARED
 from glint.serving.sources import Source
 from glint.serving.uris import AllowedUris
@@ -69,6 +70,7 @@ class Replica:
     """One replica: the models, their threads, and the HTTP API in front of them."""
 
     def __init__(self, sources: Sequence[Source], serving: Serving) -> None:
+        keep_to_loopback()
         Path(os.environ[SHARED]).mkdir(parents=True, exist_ok=True)
         from glint.serving.classifier import Classifier
         from glint.serving.metrics import Metrics
