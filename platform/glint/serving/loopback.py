@@ -17,6 +17,6 @@ def keep_to_loopback() -> None:
         return
 
     def on_loopback(server: object, address: str) -> int:
-        return int(add_port(server, address.replace(EVERY_INTERFACE, LOOPBACK)))
+        return int(add_port(server, address.replace(EVERY_INTERFACE, LOOPBACK)))  # type: ignore[no-untyped-call]
 
     replica.add_port_to_grpc_server = on_loopback
