@@ -53,7 +53,9 @@ class Settings(BaseSettings):
     )
     cosmos_proxy: bool = Field(default=False, description="reach Cosmos DB through the proxy of HTTPS_PROXY")
     store_deadline_s: float = Field(default=120, gt=0, description="that a write to Cosmos DB is tried again for")
-    outcome_ttl_days: int | None = Field(default=None, ge=1, description="days that outcomes live; Cosmos DB alone")
+    outcome_ttl_days: int | None = Field(
+        default=None, ge=1, le=10_000, description="days that outcomes live, of jobs that name none"
+    )
     batch_inputs: str = Field(
         default="", description="folders and az:// prefixes that callers of the batch API may name, with commas between"
     )

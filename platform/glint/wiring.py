@@ -73,8 +73,6 @@ def open_store(settings: Settings, num_writers: int = 1) -> ResultStore:
     scheme, _, path = settings.store_uri.partition(":///")
     if scheme != "sqlite" or not path:
         raise GlintError(f"GLINT_STORE {settings.store_uri!r} must be sqlite:///PATH or cosmos://ACCOUNT/DATABASE")
-    if settings.outcome_ttl_days is not None:
-        raise GlintError(f"GLINT_OUTCOME_TTL_DAYS {settings.outcome_ttl_days} needs cosmos://; SQLite keeps all")
     from glint.adapters.sqlite_store import SqliteStore
 
     return SqliteStore(Path(path).absolute())
@@ -98,7 +96,6 @@ def _cosmos_store(settings: Settings, num_writers: int) -> ResultStore:
     limits = WriteLimits(
         write_ru=settings.cosmos_ru * WRITERS_SHARE / num_writers if settings.cosmos_ru else None,
         deadline_s=settings.store_deadline_s,
-        ttl_s=settings.outcome_ttl_days * 86_400 if settings.outcome_ttl_days else None,
     )
     return CosmosStore(cosmos_address(settings), settings.home_path / "dead-letters", limits)
 

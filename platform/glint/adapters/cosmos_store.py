@@ -69,7 +69,6 @@ class WriteLimits:
 
     write_ru: float | None = None
     deadline_s: float = 120.0
-    ttl_s: int | None = None
 
 
 class CosmosStore:
@@ -175,7 +174,7 @@ class CosmosStore:
         """Write a chunk's outcomes and its document in one transaction; again, it replaces them."""
         check_chunk(chunk, outcomes)
         pk = partition_key(chunk.job_id, chunk.chunk, self.num_partitions)
-        ttl = {"ttl": self.limits.ttl_s} if self.limits.ttl_s else {}
+        ttl = {"ttl": chunk.ttl_s} if chunk.ttl_s else {}
         documents = [{"pk": pk, "kind": "outcome", **ttl, **outcome_document(row)} for row in outcomes]
         # The chunk's document comes last: where the batch must be cut, nothing counts before all of it stands.
         documents.append(

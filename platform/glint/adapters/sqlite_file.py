@@ -11,7 +11,7 @@ from pathlib import Path
 from glint.core.errors import GlintError
 
 APPLICATION_ID = 0x676C6E74  # "glnt": the header field by which a SQLite file says whose it is
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUSY_S = 60.0
 
 # Outcomes come in the order of their ids, which are hashes. The filter index repeats that order and carries every
@@ -21,15 +21,17 @@ _SCHEMA = f"""
 CREATE TABLE outcomes (
     pk TEXT NOT NULL, id TEXT NOT NULL,
     status TEXT NOT NULL, label TEXT, decision TEXT, confidence REAL,
-    document TEXT NOT NULL, etag TEXT NOT NULL,
+    document TEXT NOT NULL, etag TEXT NOT NULL, expires REAL,
     PRIMARY KEY (pk, id)
 );
-CREATE INDEX outcomes_filter ON outcomes (pk, id, status, label, decision, confidence);
+CREATE INDEX outcomes_filter ON outcomes (pk, id, status, label, decision, confidence, expires);
+CREATE INDEX outcomes_expiry ON outcomes (expires) WHERE expires IS NOT NULL;
 CREATE TABLE chunks (
     job_id TEXT NOT NULL, chunk INTEGER NOT NULL,
-    document TEXT NOT NULL, etag TEXT NOT NULL,
+    document TEXT NOT NULL, etag TEXT NOT NULL, expires REAL,
     PRIMARY KEY (job_id, chunk)
 );
+CREATE INDEX chunks_expiry ON chunks (expires) WHERE expires IS NOT NULL;
 CREATE TABLE jobs (
     id TEXT NOT NULL PRIMARY KEY, sort_key TEXT NOT NULL,
     document TEXT NOT NULL, etag TEXT NOT NULL

@@ -57,6 +57,7 @@ def run(
     max_retries: Annotated[int | None, typer.Option(help=_help("max_retries"))] = None,
     item_timeout_s: Annotated[float | None, typer.Option(help=_help("item_timeout_s"))] = None,
     mini_batch_timeout_s: Annotated[float | None, typer.Option(help=_help("mini_batch_timeout_s"))] = None,
+    ttl_days: Annotated[int | None, typer.Option(help=_help("ttl_days"))] = None,
     top_k: Annotated[int | None, typer.Option(help=_help("top_k"))] = None,
     engine: Annotated[str | None, typer.Option(help=_help("engine"))] = None,
     parquet: Annotated[bool | None, typer.Option("--parquet", help=_help("parquet"))] = None,
@@ -81,8 +82,8 @@ def run(
     from glint.wiring import check_store, check_store_answers, open_images, open_model, open_predictor, open_store
 
     given = {name: value for name, value in locals().items() if name in JobOptions.model_fields and value is not None}
-    options = job_options(given, as_flags=True)
     settings = Settings()
+    options = job_options({"ttl_days": settings.outcome_ttl_days} | given, as_flags=True)
     images = open_images(settings)
     check_input(input, images)
     check_store_answers(settings)

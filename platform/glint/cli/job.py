@@ -89,7 +89,7 @@ def _open_run(submission: Submission, settings: Settings, told: Progress) -> Bat
     known = bridge.run(store.get_job(submission.id))
     bridge.run(store.close())
     bridge.close()
-    options = job_options(submission.options)
+    options = job_options({"ttl_days": settings.outcome_ttl_days} | submission.options)
     model = open_model(known.model_uri if known else submission.model, settings, options.engine)
     asked = submission.input
     if known and Path(known.manifest).exists():

@@ -94,7 +94,7 @@ class ChunkScorer:
         timings = {"total": time.perf_counter() - started}
         for step in ("read", "decode", "infer", "wait"):
             timings[step] = sum((result.timings_ms or {}).get(step, 0.0) for result in scored.values()) / 1000
-        document = summarise(self._run.id, chunk, outcomes, timings)
+        document = summarise(self._run.id, chunk, outcomes, timings, self._run.options.ttl_s)
         writing = time.perf_counter()
         self._bridge.run(self._run.store.put_chunk(document, outcomes))
         return document, time.perf_counter() - writing
