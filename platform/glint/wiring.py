@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 WRITERS_SHARE = 0.8
 """Of the request units of Cosmos DB; the rest stays free for those who read while a job writes."""
+DESK_DEADLINE_S = 10.0
+"""For who asks over HTTP: a job waits longer for its store."""
 
 
 def open_images(settings: Settings) -> Images:
@@ -318,7 +320,8 @@ def open_desk(settings: Settings) -> Desk:
     from glint.serving.batch_desk import Desk
 
     check_webhooks(settings)
-    return Desk(open_store(settings), open_drivers(settings), open_allowed(settings))
+    hasty = settings.model_copy(update={"store_deadline_s": min(DESK_DEADLINE_S, settings.store_deadline_s)})
+    return Desk(open_store(hasty), open_drivers(settings), open_allowed(settings))
 
 
 def open_supervisor(settings: Settings) -> Supervisor:

@@ -266,6 +266,14 @@ def test_a_deleted_job_leaves_nothing(client: httpx.Client, endpoint: str, store
     bridge.close()
 
 
+def test_a_store_that_cannot_be_used_is_no_fault_of_the_caller(client: httpx.Client, store: SqliteStore) -> None:
+    store.path.write_text("no database at all, but quite some text " * 100)
+    answer = client.get("jobs", headers={"x-request-id": "line-4"})
+    refused(answer, 503, "the result store cannot be used at the moment; the server's log has it under request line-4")
+    assert (answer.json()["reason"], answer.headers["retry-after"]) == ("store_unavailable", "5")
+    assert str(store.path) not in answer.text
+
+
 def test_logs_are_those_of_the_latest_driver(client: httpx.Client, endpoint: str, drivers: PlayedDrivers) -> None:
     id = submitted(client)
     drivers.printed[f"glint-{id}-1"] = "opening the model"
