@@ -1,5 +1,6 @@
 """The batch API in front of a real store; drivers are played by the test."""
 
+import asyncio
 import io
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ from fastapi.testclient import TestClient
 from tests.serving.drivers import PlayedDrivers
 from tests.stores.store_documents import chunk_of, job
 
+import glint
 from glint.adapters.sqlite_store import SqliteStore
+from glint.client import RefusedError
 from glint.core.allowed import Allowed
 from glint.core.stores import Bridge
 from glint.serving.batch_desk import Desk
@@ -33,10 +36,15 @@ def drivers() -> PlayedDrivers:
 
 
 @pytest.fixture
-def client(store: SqliteStore, drivers: PlayedDrivers, tmp_path: Path) -> Iterator[httpx.Client]:
+def whole(store: SqliteStore, drivers: PlayedDrivers, tmp_path: Path) -> FastAPI:
     allowed = Allowed((str(tmp_path), "az://images/line-4"), ("models:/",), ("hooks.example.com",))
     whole = FastAPI()
     whole.mount(PREFIX, create_batch_app(Desk(store, drivers, allowed)))
+    return whole
+
+
+@pytest.fixture
+def client(whole: FastAPI) -> Iterator[httpx.Client]:
     with TestClient(whole, base_url=f"http://glint{PREFIX}") as client:
         yield client
 
@@ -278,6 +286,27 @@ def test_logs_are_those_of_the_latest_driver(client: httpx.Client, endpoint: str
     id = submitted(client)
     drivers.printed[f"glint-{id}-1"] = "opening the model"
     assert client.get(f"jobs/{id}/logs").json() == {"attempt": 1, "text": "opening the model"}
+
+
+def test_asyncio_callers_have_the_whole_api(whole: FastAPI, store: SqliteStore, tmp_path: Path) -> None:
+    async def call() -> None:
+        async with glint.AsyncClient("http://glint", transport=httpx.ASGITransport(whole)) as client:
+            batch = client.batch
+            assert (await batch.create("boards", MODEL)).default == "main"
+            assert [one.name for one in await batch.endpoints()] == ["boards"]
+            job = await batch.submit("boards", ["az://images/line-4/a.jpg"], priority=3)
+            await store.put_chunk(*chunk_of(job.id, 0))
+            assert [one.id for one in await batch.jobs("boards")] == [job.id]
+            assert (await batch.cancel(job.id)).status == "cancelled"
+            assert (await batch.wait(job.id)).done == 5
+            assert len([outcome async for outcome in batch.results(job.id, status="ok")]) == 4
+            await batch.save_results(job.id, tmp_path / "outcomes.csv", "csv")
+            assert len((tmp_path / "outcomes.csv").read_text().splitlines()) == 6
+            await batch.delete_job(job.id)
+            with pytest.raises(RefusedError, match=f"there is no job {job.id!r}"):
+                await batch.job(job.id)
+
+    asyncio.run(call())
 
 
 def test_openapi_describes_every_operation_and_its_problems(client: httpx.Client) -> None:
