@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ class _Image:
 
     uri: str
     etag: str | None
+    leave: Callable[[], None]
     data: bytes = b""
     pixels: torch.Tensor | None = None
     width: int | None = None
@@ -75,7 +77,13 @@ class _Image:
     def result(self, answer: np.ndarray[Any, Any] | ImageError) -> None:
         """What became of it."""
         row, error = (None, answer) if isinstance(answer, ImageError) else (answer, None)
+        self.leave()  # before whoever waits goes on: what it says next must not overtake this
         self.scored.set_result(Scored(row, error, self.width, self.height, self.timings_ms))
+
+    def fail(self, error: BaseException) -> None:
+        """Something went wrong that is not the image's fault."""
+        self.leave()
+        self.scored.set_exception(error)
 
 
 class Scorer:
@@ -100,11 +108,13 @@ class Scorer:
 
     def score(self, uris: Sequence[str], etags: Sequence[str | None], note: Note = unnoted) -> list[Scored]:
         """One result for each address, in order, whatever becomes of its neighbours."""
-        images = [_Image(uri, etag) for uri, etag in zip(uris, etags, strict=True)]
+        images = [
+            _Image(uri, etag, partial(self._leave, place, note))
+            for place, (uri, etag) in enumerate(zip(uris, etags, strict=True))
+        ]
         for place, image in enumerate(images):
             self._room.acquire()
             note(place, True)
-            image.scored.add_done_callback(lambda _, place=place: self._leave(place, note))  # type: ignore[misc]
             self._next("read", self._read, image)
         results = [image.scored.result() for image in images]
         _check_engine(results)
@@ -146,7 +156,7 @@ class Scorer:
             answers = self._infer(torch.stack([image.pixels for image in images])) if images else []  # type: ignore[misc]
         except BaseException as error:  # noqa: BLE001 - the edge of a thread: who waits for the images is told
             for image in images:
-                image.scored.set_exception(error)
+                image.fail(error)
             return
         for image, since, answer in zip(images, began, answers, strict=True):
             image.pixels = None
@@ -178,7 +188,7 @@ def _guarded(work: Callable[[_Image], None], image: _Image) -> None:
     except ImageError as error:
         image.result(error)
     except BaseException as error:  # noqa: BLE001 - the edge of a thread: who waits for the image is told
-        image.scored.set_exception(error)
+        image.fail(error)
 
 
 def _check_engine(results: Sequence[Scored]) -> None:
