@@ -24,13 +24,16 @@ from glint.adapters.cosmos_setup import create_schema
 from glint.adapters.cosmos_store import CosmosStore, WriteLimits
 from glint.adapters.images import Images
 from glint.core.errors import GlintError
+from glint.core.manifest import Manifest
 from glint.core.stores import Bridge, ResultStore
+from glint.core.submission import JobInput
 from glint.emulators.faults import Asked, Fault
 from glint.emulators.fidelity import CosmosProxy
 from glint.emulators.proxy import Proxy
 from glint.emulators.servers import Azurite
 from glint.pipelines.batch import freeze_input, run_batch
 from glint.pipelines.batch_run import BatchRun
+from glint.pipelines.listing import open_input
 from glint.settings import Settings
 
 NUM_IMAGES = 280
@@ -171,6 +174,24 @@ def test_images_that_change_while_the_job_runs_are_outcomes(
     statuses = {document["uri"]: document["status"] for document in outcomes(address, cosmos.key, result.job)}
     assert len(statuses) == sum(result.statuses.values()) == NUM_IMAGES
     assert {uri for uri, status in statuses.items() if status == "changed"} == set(uris)
+
+
+def test_a_manifest_may_lie_in_blob_storage_and_each_address_in_it_is_checked(
+    azure_batch: BatchRun, container: str, azurite: Azurite, tmp_path: Path
+) -> None:
+    with BlobServiceClient(azurite.endpoint, azurite.key) as service:
+        blobs = service.get_container_client(container)
+        blobs.upload_blob("night/manifest.parquet", azure_batch.manifest.path.read_bytes(), overwrite=True)
+    checked = list[str]()
+
+    def opened(name: str) -> tuple[str, Manifest]:
+        asked = JobInput(uri=f"az://{container}/night/{name}.parquet")
+        return open_input(asked, azure_batch.images, tmp_path, "job", checked.append, Told())
+
+    assert opened("manifest")[1].digest == azure_batch.manifest.digest
+    with pytest.raises(GlintError, match=r"night/nowhere\.parquet cannot be read: .*"):
+        opened("nowhere")
+    assert checked == azure_batch.manifest.table(["uri"])["uri"].to_pylist()
 
 
 def jobs(address: CosmosAddress, key: str, job: str) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ def _help(option: str) -> str:
 @app.command()
 def run(
     model: Model,
-    input: Annotated[str, typer.Option(help="a manifest, a folder or az://CONTAINER/PREFIX")],
+    input: Annotated[str, typer.Option(help="a manifest (.parquet; az:// too), a folder or az://CONTAINER/PREFIX")],
     job: Annotated[str | None, typer.Option(help="name of the job; default: from model, input and options")] = None,
     error_threshold: Annotated[str | None, typer.Option(metavar="N|N%", help=_help("error_threshold"))] = None,
     mini_batch_size: Annotated[int | None, typer.Option(help=_help("mini_batch_size"))] = None,
@@ -79,7 +79,7 @@ def run(
     from glint.cli.console import emit, progress
     from glint.pipelines.access import check_input
     from glint.settings import Settings
-    from glint.wiring import check_store, check_store_answers, open_images, open_model, open_predictor, open_store
+    from glint.wiring import check_store, check_store_answers, open_images, open_model, open_store, pinned
 
     given = {name: value for name, value in locals().items() if name in JobOptions.model_fields and value is not None}
     settings = Settings()
@@ -89,8 +89,6 @@ def run(
     check_store_answers(settings)
 
     # They take seconds to import, which a wrong setting need not wait for.
-    from functools import partial
-
     from glint.cli.starting import start
     from glint.cli.tables import fields
     from glint.pipelines.batch import freeze_input, run_batch
@@ -105,7 +103,7 @@ def run(
         batch = BatchRun(
             model_uri=found.uri,
             model=found.ref,
-            open_predictor=partial(open_predictor, found.uri, settings, found.bundle.policy, options.engine),
+            open_predictor=pinned(found, settings),
             input=input,
             manifest=manifest,
             images=images,
