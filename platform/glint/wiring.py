@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -181,6 +181,32 @@ def open_predictor(
     found = open_model(model, settings)
     bundle = Bundle(found.bundle.directory, policy) if policy else found.bundle
     return Predictor(bundle, found.name, found.version, open_limits(settings), engine)
+
+
+def pinned(found: Model, settings: Settings) -> Callable[[], Predictor]:
+    """What opens this very version and policy, with the engine that it was found for, wherever it is called."""
+    bundle, who = found.bundle, (found.name, found.version)
+    return partial(open_pinned, found.uri, bundle.directory, bundle.policy, who, settings, found.engine)
+
+
+def open_pinned(
+    uri: str,
+    directory: Path,
+    policy: Policy,
+    who: tuple[str | None, str | None],
+    settings: Settings,
+    engine: str,
+) -> Predictor:
+    """A model that was found before; the registry, and all that MLflow loads, is left alone where its bundle lies here.
+
+    `who` is its name and version.
+    """
+    from glint.vision.bundle import Bundle
+    from glint.vision.predictor import Predictor
+
+    if not directory.is_dir():
+        directory = open_model(uri, settings).bundle.directory
+    return Predictor(Bundle(directory, policy), *who, open_limits(settings), engine)
 
 
 def serving_sources(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -19,12 +22,15 @@ from glint.core.errors import GlintError
 from glint.core.job import CHUNK_ROWS, Chunk
 from glint.core.job_options import JobOptions
 from glint.core.outcome import Outcome
+from glint.core.policy import Policy
 from glint.core.stores import Bridge
 from glint.pipelines.batch import freeze_input
 from glint.pipelines.batch_run import BatchRun
 from glint.pipelines.scoring_process import ScoringProcess
+from glint.settings import Settings
 from glint.vision.bundle import Bundle
 from glint.vision.predictor import Predictor
+from glint.wiring import open_pinned
 
 NUM_GOOD = CHUNK_ROWS + 20
 
@@ -84,6 +90,30 @@ def test_an_image_that_kills_its_process_fails_alone(run: BatchRun) -> None:
     assert died.error is not None
     assert died.error.type == "process_died"
     assert "SIGSEGV" in died.error.message
+
+
+def test_outcomes_name_the_engine_that_made_them(run: BatchRun) -> None:
+    thought = run.model.model_copy(update={"engine": "openvino-int8"})
+    assert {outcome.model for outcome in outcomes(replace(run, model=thought)).values()} == {run.model}
+
+
+def test_neither_an_actor_nor_its_process_holds_what_it_does_not_use(run: BatchRun) -> None:
+    """Each loads hundreds of megabytes that every node would have to spare."""
+    code = """
+import pickle, sys
+run = pickle.load(sys.stdin.buffer)
+import glint.pipelines.chunk_actors, glint.wiring
+before = {"torch", "openvino", "mlflow", "sklearn", "scipy"} & set(sys.modules)
+import glint.pipelines.scoring_worker
+after = {"mlflow", "sklearn", "scipy", "timm"} & set(sys.modules)
+sys.exit(f"{before} {after}" if before or after else 0)
+"""
+    # The run of a job as the command line makes it, whose model is opened by the process alone.
+    light = replace(
+        run, open_predictor=partial(open_pinned, "models:/x/1", Path(), Policy(), (None, None), Settings(), "auto")
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(light), stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 @pytest.mark.slow

@@ -77,13 +77,11 @@ def _score(submission: Submission, settings: Settings, told: Progress) -> BatchR
 
 def _open_run(submission: Submission, settings: Settings, told: Progress) -> BatchRun:
     """The run that the submission asks for; what an earlier attempt has pinned stays so."""
-    from functools import partial
-
     from glint.core.stores import Bridge
     from glint.pipelines.batch_run import BatchRun
     from glint.pipelines.chunk_actors import num_nodes
     from glint.pipelines.listing import open_input
-    from glint.wiring import open_allowed, open_images, open_model, open_predictor, open_store
+    from glint.wiring import open_allowed, open_images, open_model, open_store, pinned
 
     bridge, store = Bridge(), open_store(settings, num_nodes())
     known = bridge.run(store.get_job(submission.id))
@@ -101,7 +99,7 @@ def _open_run(submission: Submission, settings: Settings, told: Progress) -> Bat
     return BatchRun(
         model_uri=model.uri,
         model=model.ref,
-        open_predictor=partial(open_predictor, model.uri, settings, model.bundle.policy, options.engine),
+        open_predictor=pinned(model, settings),
         input=known.input if known else source,
         manifest=manifest,
         images=images,

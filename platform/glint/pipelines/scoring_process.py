@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 
 from glint.core.errors import GlintError
 from glint.pipelines.batch_run import BatchRun
 
+WORKER = "glint.pipelines.scoring_worker"
+"""The process that scores, which alone imports what that needs."""
 TICK_S = 0.25
 MAX_DEATHS = 12
 """Deaths in a row between which not one image ended: it is not the images then."""
@@ -107,21 +113,27 @@ class ScoringProcess:
     # All below runs in the watchdog's thread.
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, its_end = context.Pipe()
-        self._process = context.Process(target=_work, args=(self._run, its_end), daemon=True)
-        self._process.start()
+        self._connection, its_end = multiprocessing.Pipe()
+        # Not by multiprocessing, which would import this process's main module there, Ray with it.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", WORKER, str(its_end.fileno())],
+            pass_fds=[its_end.fileno()],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
         its_end.close()
+        self._death = os.pidfd_open(self._process.pid)
         self._ready = False
+        with suppress(OSError):  # it has died, which the next look finds
+            self._connection.send(self._run)
 
     def _watch(self) -> None:
         try:
             while not self._closed:
                 self._hand_out()
-                wait([self._connection, self._woken, self._process.sentinel], TICK_S)
+                wait([self._connection, self._woken, self._death], TICK_S)
                 while self._woken.poll():
                     self._woken.recv_bytes()
-                alive = self._process.is_alive()  # before its last words are read, or some would be missed
+                alive = self._process.poll() is None  # before its last words are read, or some would be missed
                 self._listen()
                 if not alive:
                     self._bury()
@@ -243,13 +255,16 @@ class ScoringProcess:
     def _replace(self) -> None:
         for chunk in self._asked:
             chunk.returned()
-        self._process.join()
-        self._connection.close()
+        self._forget()
         self._start()
 
+    def _forget(self) -> None:
+        self._process.wait()
+        self._connection.close()
+        os.close(self._death)
+
     def _cause(self) -> str:
-        self._process.join()
-        code = self._process.exitcode or 0
+        code = self._process.wait()
         if code < 0:
             name = signal.Signals(-code).name
             return f"died by {name}" + (", as when memory runs out" if -code == signal.SIGKILL else "")
@@ -257,14 +272,14 @@ class ScoringProcess:
 
     def _end(self) -> None:
         self._process.kill()
-        self._process.join()
+        self._forget()
         self._threads.cancel()
         for chunk in self._asked:
             chunk.written.cancel()
 
     def _give_up(self, error: Exception) -> None:
         self._process.kill()
-        self._process.join()
+        self._forget()
         with self._lock:
             self._broken, asked = error, self._asked
             self._asked = []
@@ -272,10 +287,3 @@ class ScoringProcess:
             self._threads.set_exception(error)
         for chunk in asked:
             chunk.written.set_exception(error)
-
-
-def _work(run: BatchRun, connection: Connection) -> None:
-    """In the process that scores, which alone imports what that needs."""
-    from glint.pipelines.scoring_worker import work
-
-    work(run, connection)

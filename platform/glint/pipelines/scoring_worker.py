@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 import traceback
@@ -72,7 +73,7 @@ class ChunkScorer:
         self._bridge = Bridge()
         self._scorer = Scorer(run.open_predictor, run.images, run.options.concurrency)
         self.threads = self._scorer.threads | {"write": CHUNKS_AT_ONCE, "cores": num_cores()}
-        opened = self._scorer.predictor.model
+        opened = self._model = self._scorer.predictor.model
         if (opened.bundle, opened.policy) != (run.model.bundle, run.model.policy):
             raise GlintError(f"{run.model_uri} has become another bundle or policy since the job began")
 
@@ -116,10 +117,20 @@ class ChunkScorer:
             job_id=self._run.id,
             uri=row["uri"],
             etag=row["etag"],
-            model=self._run.model,
+            model=self._model,  # with the engine that runs here, whatever the driver took it for
             group=row["group"],
             columns={key: value for key, value in row.items() if key not in ROW_COLUMNS},
             width=scored.width,
             height=scored.height,
             timings_ms={name: round(value, 3) for name, value in (scored.timings_ms or {}).items()},
         )
+
+
+def main() -> None:
+    """Score for whoever holds the other end of the pipe whose number is the argument, who first sends the run."""
+    connection = Connection(int(sys.argv[1]))
+    work(connection.recv(), connection)
+
+
+if __name__ == "__main__":
+    main()
