@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from glint.serving.supervisor import Supervisor
     from glint.vision.bundle import Bundle
     from glint.vision.decode import Limits
-    from glint.vision.predictor import Predictor
+    from glint.vision.predictor import Predictor, Preparer
 
 WRITERS_SHARE = 0.8
 """Of the request units of Cosmos DB; the rest stays free for those who read while a job writes."""
@@ -185,28 +185,46 @@ def open_predictor(
 
 def pinned(found: Model, settings: Settings) -> Callable[[], Predictor]:
     """What opens this very version and policy, with the engine that it was found for, wherever it is called."""
-    bundle, who = found.bundle, (found.name, found.version)
-    return partial(open_pinned, found.uri, bundle.directory, bundle.policy, who, settings, found.engine)
+    return partial(open_pinned, _pin(found), (found.name, found.version), settings, found.engine)
 
 
-def open_pinned(
-    uri: str,
-    directory: Path,
-    policy: Policy,
-    who: tuple[str | None, str | None],
-    settings: Settings,
-    engine: str,
-) -> Predictor:
-    """A model that was found before; the registry, and all that MLflow loads, is left alone where its bundle lies here.
+def pinned_preparer(found: Model, settings: Settings) -> Callable[[], Preparer]:
+    """The same for what decodes alone."""
+    return partial(open_preparer, _pin(found), settings)
 
-    `who` is its name and version.
-    """
-    from glint.vision.bundle import Bundle
+
+@dataclass(frozen=True)
+class Pin:
+    """What finds one bundle again on any node, with its policy."""
+
+    uri: str
+    directory: Path
+    policy: Policy
+
+    def bundle(self, settings: Settings) -> Bundle:
+        """The bundle; the registry, and all that MLflow loads, is left alone where it lies here."""
+        from glint.vision.bundle import Bundle
+
+        here = self.directory.is_dir()
+        return Bundle(self.directory if here else open_model(self.uri, settings).bundle.directory, self.policy)
+
+
+def _pin(found: Model) -> Pin:
+    return Pin(found.uri, found.bundle.directory, found.bundle.policy)
+
+
+def open_pinned(pin: Pin, who: tuple[str | None, str | None], settings: Settings, engine: str) -> Predictor:
+    """A model that was found before, ready to answer; `who` is its name and version."""
     from glint.vision.predictor import Predictor
 
-    if not directory.is_dir():
-        directory = open_model(uri, settings).bundle.directory
-    return Predictor(Bundle(directory, policy), *who, open_limits(settings), engine)
+    return Predictor(pin.bundle(settings), *who, open_limits(settings), engine)
+
+
+def open_preparer(pin: Pin, settings: Settings) -> Preparer:
+    """What decodes for it."""
+    from glint.vision.predictor import Preparer
+
+    return Preparer(pin.bundle(settings), open_limits(settings))
 
 
 def serving_sources(

@@ -26,11 +26,12 @@ from glint.core.policy import Policy
 from glint.core.stores import Bridge
 from glint.pipelines.batch import freeze_input
 from glint.pipelines.batch_run import BatchRun
-from glint.pipelines.scoring_process import ScoringProcess
+from glint.pipelines.infer_actor import InferActor
+from glint.pipelines.scoring_process import Decoded, ScoringProcess, Written
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
 from glint.vision.predictor import Predictor
-from glint.wiring import open_pinned
+from glint.wiring import Pin, open_pinned
 
 NUM_GOOD = CHUNK_ROWS + 20
 
@@ -74,7 +75,7 @@ def outcomes(run: BatchRun) -> dict[str, Outcome]:
     bridge = Bridge()
     with closing(ScoringProcess(run)) as process, ThreadPoolExecutor(2) as callers:
         written = list(callers.map(process.score, range(2)))
-    assert [Chunk.model_validate_json(one.document).chunk for one in written] == [0, 1]
+    assert [Chunk.model_validate_json(one.document).chunk for one in written if isinstance(one, Written)] == [0, 1]
     found = bridge.run(run.store.page(run.id, limit=1000)).outcomes
     bridge.run(run.store.close())
     bridge.close()
@@ -109,11 +110,33 @@ after = {"mlflow", "sklearn", "scipy", "timm"} & set(sys.modules)
 sys.exit(f"{before} {after}" if before or after else 0)
 """
     # The run of a job as the command line makes it, whose model is opened by the process alone.
-    light = replace(
-        run, open_predictor=partial(open_pinned, "models:/x/1", Path(), Policy(), (None, None), Settings(), "auto")
-    )
-    done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(light), stderr=subprocess.PIPE, check=False)
+    opens = partial(open_pinned, Pin("models:/boards/1", Path(), Policy()), (None, None), Settings(), "auto")
+    light = pickle.dumps(replace(run, open_predictor=opens))
+    done = subprocess.run([sys.executable, "-c", code], input=light, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_decoding_apart_makes_the_same_outcomes_and_bears_the_same_images(run: BatchRun, bundle: Bundle) -> None:
+    apart, bridge = spoilt(run, {"105.png": DEADLY}), Bridge()
+    with closing(ScoringProcess(apart, apart=True)) as process, ThreadPoolExecutor(2) as callers:
+        decoded = list(callers.map(process.score, range(2)))
+    inferring = InferActor(apart)
+    for chunk in decoded:
+        assert isinstance(chunk, Decoded)
+        inferring.score(chunk)
+    found = {Path(one.uri).name: one for one in bridge.run(apart.store.page(apart.id, limit=1000)).outcomes}
+    bridge.run(apart.store.close())
+    bridge.close()
+    assert len(found) == NUM_GOOD
+    died = found.pop("105.png")
+    assert died.error is not None
+    assert (died.status, died.error.type) == ("failed", "process_died")
+    alone = Predictor(bundle)
+    for outcome in found.values():
+        prepared = alone.prepare(Path(outcome.uri.removeprefix("file://")).read_bytes())
+        expected = alone.interpret(alone.score(prepared.pixels[None])[0])
+        assert (outcome.status, outcome.labels, outcome.width) == ("ok", expected.labels, prepared.width)
+        assert outcome.confidence == pytest.approx(expected.confidence, abs=1e-5)
 
 
 @pytest.mark.slow

@@ -57,6 +57,7 @@ def run(
     max_retries: Annotated[int | None, typer.Option(help=_help("max_retries"))] = None,
     item_timeout_s: Annotated[float | None, typer.Option(help=_help("item_timeout_s"))] = None,
     mini_batch_timeout_s: Annotated[float | None, typer.Option(help=_help("mini_batch_timeout_s"))] = None,
+    decode: Annotated[str | None, typer.Option(metavar="auto|fused|apart", help=_help("decode"))] = None,
     ttl_days: Annotated[int | None, typer.Option(help=_help("ttl_days"))] = None,
     top_k: Annotated[int | None, typer.Option(help=_help("top_k"))] = None,
     engine: Annotated[str | None, typer.Option(help=_help("engine"))] = None,
@@ -79,7 +80,15 @@ def run(
     from glint.cli.console import emit, progress
     from glint.pipelines.access import check_input
     from glint.settings import Settings
-    from glint.wiring import check_store, check_store_answers, open_images, open_model, open_store, pinned
+    from glint.wiring import (
+        check_store,
+        check_store_answers,
+        open_images,
+        open_model,
+        open_store,
+        pinned,
+        pinned_preparer,
+    )
 
     given = {name: value for name, value in locals().items() if name in JobOptions.model_fields and value is not None}
     settings = Settings()
@@ -104,6 +113,7 @@ def run(
             model_uri=found.uri,
             model=found.ref,
             open_predictor=pinned(found, settings),
+            open_preparer=pinned_preparer(found, settings),
             input=input,
             manifest=manifest,
             images=images,

@@ -2,8 +2,8 @@
 
     python -m glint.cli.job --job ID
 
-It exits with 0 when the books say how the job ended, a mistake of the user's included. Any other end is its death, and
-the supervisor starts another one.
+It exits with 0 when the books say how the job ended, a mistake of the user's included. Any other end is its death, such
+as of a store that stays away, and the supervisor starts another one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from glint.core.errors import GlintError
+from glint.core.errors import GlintError, StoreError
 from glint.core.job_options import job_options
 from glint.core.submission import Submission, SubmissionStatus
 from glint.settings import Settings, quieten, read_settings
@@ -51,6 +51,8 @@ def drive(job_id: str, settings: Settings) -> None:
     try:
         with progress() as told:
             result = _score(submission, settings, told)
+    except StoreError:
+        raise  # it may be back for the next attempt
     except GlintError as mistake:
         print(f"glint: {mistake}", file=sys.stderr)
         _end(submission, settings, "failed", str(mistake))
@@ -81,7 +83,7 @@ def _open_run(submission: Submission, settings: Settings, told: Progress) -> Bat
     from glint.pipelines.batch_run import BatchRun
     from glint.pipelines.chunk_actors import num_nodes
     from glint.pipelines.listing import open_input
-    from glint.wiring import open_allowed, open_images, open_model, open_store, pinned
+    from glint.wiring import open_allowed, open_images, open_model, open_store, pinned, pinned_preparer
 
     bridge, store = Bridge(), open_store(settings, num_nodes())
     known = bridge.run(store.get_job(submission.id))
@@ -100,6 +102,7 @@ def _open_run(submission: Submission, settings: Settings, told: Progress) -> Bat
         model_uri=model.uri,
         model=model.ref,
         open_predictor=pinned(model, settings),
+        open_preparer=pinned_preparer(model, settings),
         input=known.input if known else source,
         manifest=manifest,
         images=images,

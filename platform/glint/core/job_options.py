@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -36,6 +36,9 @@ class JobOptions(BaseModel):
     mini_batch_timeout_s: float = Field(default=1800, gt=0, description="for the images of one mini-batch")
     error_threshold: int | str = Field(
         default="5%", description="images, as a count or a share, that may end other than ok before the job fails"
+    )
+    decode: Literal["auto", "fused", "apart"] = Field(
+        default="auto", description="fused with inferring, or apart in processes of its own; auto: apart for GPUs"
     )
     ttl_days: int | None = Field(
         default=None,

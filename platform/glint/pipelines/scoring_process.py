@@ -20,8 +20,11 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
+from typing import Any
 
-from glint.core.errors import GlintError
+import numpy as np
+
+from glint.core.errors import GlintError, StoreError
 from glint.pipelines.batch_run import BatchRun
 
 WORKER = "glint.pipelines.scoring_worker"
@@ -31,6 +34,9 @@ MAX_DEATHS = 12
 """Deaths in a row between which not one image ended: it is not the images then."""
 MAX_STARTS = 3
 """Deaths in a row before the process was ready."""
+
+FAILURES: dict[str, type[Exception]] = {"away": StoreError, "mistake": GlintError, "error": RuntimeError}
+"""Of a chunk, by what the process says of it."""
 
 Verdict = tuple[str, str, str]
 """Status, type and message of an ImageError."""
@@ -44,12 +50,26 @@ class Written:
     write_s: float
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """A chunk on its way to whoever infers: uint8 pixels (N, C, S, S) of the images that have no error, in order.
+
+    `images` has error (status, type and message, or null), width, height and timings_ms of each; `seconds` is how long
+    it took.
+    """
+
+    chunk: int
+    images: list[dict[str, Any]]
+    seconds: float
+    pixels: np.ndarray[Any, np.dtype[np.uint8]]
+
+
 @dataclass
 class _Chunk:
     """A chunk that is asked for, and what is known of its rows."""
 
     number: int
-    written: Future[Written] = field(default_factory=Future)
+    written: Future[Written | Decoded] = field(default_factory=Future)
     out_since: float | None = None
     in_flight: dict[int, float] = field(default_factory=dict)
     """rows that have begun and not ended, and since when"""
@@ -71,10 +91,14 @@ class _Chunk:
 
 
 class ScoringProcess:
-    """Scores chunks in a process of its own, which is replaced when it dies. `score` may be called from threads."""
+    """Scores chunks in a process of its own, which is replaced when it dies. `score` may be called from threads.
 
-    def __init__(self, run: BatchRun) -> None:
+    `apart`: it only decodes them, for others to infer.
+    """
+
+    def __init__(self, run: BatchRun, apart: bool = False) -> None:
         self._run = run
+        self._apart = apart
         self._options = run.options
         self._lock = threading.Lock()
         self._asked: list[_Chunk] = []
@@ -94,8 +118,8 @@ class ScoringProcess:
         """
         return self._threads.result()
 
-    def score(self, chunk: int) -> Written:
-        """Score and write a chunk, whatever its images do. Raises GlintError for a store that is gone."""
+    def score(self, chunk: int) -> Written | Decoded:
+        """Score and write a chunk, or decode it, whatever its images do. Raises StoreError for a store that is gone."""
         asked = _Chunk(chunk)
         with self._lock:
             if self._broken is not None:
@@ -124,7 +148,7 @@ class ScoringProcess:
         self._death = os.pidfd_open(self._process.pid)
         self._ready = False
         with suppress(OSError):  # it has died, which the next look finds
-            self._connection.send(self._run)
+            self._connection.send((self._run, self._apart))
 
     def _watch(self) -> None:
         try:
@@ -179,13 +203,22 @@ class ScoringProcess:
         if kind == "image":
             self._note(chunk, *message[1:])  # type: ignore[arg-type]
             return
+        answer: Written | Decoded | None = None
+        if kind == "done":
+            answer = Written(*message[1:])  # type: ignore[arg-type]
+        elif kind == "decoded":
+            answer = self._decoded(*message)  # type: ignore[arg-type]
         with self._lock:
             self._asked.remove(chunk)
-        if kind == "done":
-            chunk.written.set_result(Written(*message[1:]))  # type: ignore[arg-type]
+        if answer is None:
+            chunk.written.set_exception(FAILURES[kind](str(message[1])))
         else:
-            text = str(message[1])
-            chunk.written.set_exception(GlintError(text) if kind == "mistake" else RuntimeError(text))
+            chunk.written.set_result(answer)
+
+    def _decoded(self, chunk: int, images: list[dict[str, Any]], seconds: float, shape: list[int]) -> Decoded:
+        """The pixels follow what is said of them; where the process dies of that, the chunk is asked for again."""
+        pixels = np.frombuffer(self._connection.recv_bytes(), np.uint8).reshape(shape)
+        return Decoded(chunk, images, seconds, pixels)
 
     def _note(self, chunk: _Chunk, row: int, begins: bool) -> None:
         if begins:
