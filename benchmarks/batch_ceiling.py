@@ -47,12 +47,12 @@ def core_seconds(pictures: Path, bundle: Path, engine: str, prefix: str, results
 
 
 def decoding(files: list[bytes]) -> float:
-    """JPEG to RGB, its shorter side to SIZE, the middle of it."""
+    """JPEG to RGB, squashed to SIZE x SIZE."""
     tensors = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in files]
 
     def decode(number: int) -> Any:
         pixels = decode_jpeg(tensors[number % len(tensors)], mode=ImageReadMode.RGB)
-        return functional.center_crop(functional.resize(pixels, [SIZE], antialias=True), [SIZE, SIZE])
+        return functional.resize(pixels, [SIZE, SIZE], antialias=True)
 
     return on_all_cores(decode)
 
