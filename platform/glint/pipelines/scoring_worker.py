@@ -148,7 +148,7 @@ def score_rows(
 
 
 def _told(scored: Scored) -> dict[str, Any]:
-    """An image without its pixels, as JSON has it; chunk_actors' other end reads it."""
+    """An image without its pixels, as `Decoded.images` has it."""
     error = scored.error
     return {
         "error": None if error is None else [error.status, error.type, str(error)],
