@@ -58,7 +58,6 @@ def run(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batc
         images=Images(),
         store=SqliteStore(tmp_path / "results.db"),
         home=tmp_path,
-        options=JobOptions(item_timeout_s=2),
         job="fragile",
     )
 
@@ -142,7 +141,7 @@ def test_decoding_apart_makes_the_same_outcomes_and_bears_the_same_images(run: B
 @pytest.mark.slow
 def test_images_that_hang_are_timed_out_and_others_are_unaffected(run: BatchRun) -> None:
     bad = {"040.png": DEADLY, "041.png": ENDLESS, "105.png": ENDLESS}
-    found = outcomes(spoilt(run, bad))
+    found = outcomes(replace(spoilt(run, bad), options=JobOptions(item_timeout_s=2)))
     statuses = {name: outcome.status for name, outcome in found.items() if outcome.status != "ok"}
     assert statuses == {"040.png": "failed", "041.png": "timed_out", "105.png": "timed_out"}
     hung = found["041.png"].error
