@@ -59,7 +59,9 @@ class Settings(BaseSettings):
     batch_inputs: str = Field(
         default="", description="folders and az:// prefixes that callers of the batch API may name, with commas between"
     )
-    batch_models: str = Field(default="models:/", description="beginnings of the models that its deployments may have")
+    batch_models: str = Field(
+        default="models:/", description="beginnings of models:/ and folders that its deployments may have"
+    )
     batch_max_running: int = Field(default=1, ge=1, le=100, description="jobs of the batch API that run at once")
     node_price: float | None = Field(
         default=None, ge=0, description="of a node an hour, in any currency, for what a batch job says it cost"

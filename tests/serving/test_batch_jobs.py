@@ -37,7 +37,7 @@ def drivers() -> PlayedDrivers:
 
 @pytest.fixture
 def whole(store: SqliteStore, drivers: PlayedDrivers, tmp_path: Path) -> FastAPI:
-    allowed = Allowed((str(tmp_path), "az://images/line-4"), ("models:/",), ("hooks.example.com",))
+    allowed = Allowed((str(tmp_path), "az://images/line-4"), ("models:/", "/srv/bundles"), ("hooks.example.com",))
     whole = FastAPI()
     whole.mount(PREFIX, create_batch_app(Desk(store, drivers, allowed)))
     return whole
@@ -104,6 +104,9 @@ def test_an_endpoint_is_made_once(client: httpx.Client, endpoint: str) -> None:
     [
         ({"name": "../x"}, "name '../x' must be"),
         ({"name": "x", "deployments": {"a": {"model": "/tmp/bundle"}}}, "is not within what GLINT_BATCH_MODELS allows"),
+        ({"name": "x", "deployments": {"a": {"model": "/srv/bundles/../secret"}}}, "GLINT_BATCH_MODELS allows"),
+        ({"name": "x", "deployments": {"a": {"model": "/srv/bundles-2/x"}}}, "GLINT_BATCH_MODELS allows"),
+        ({"name": "x", "deployments": {"a": {"model": "bundle"}}}, "must be an absolute path"),
         ({"name": "x", "deployments": {"a": {"model": MODEL, "options": {"topk": 3}}}}, "options.topk is no option"),
         ({"name": "x", "default": "main"}, "has not deployment 'main'; its deployments are none yet"),
     ],
