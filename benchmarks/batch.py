@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,12 @@ from PIL import Image, ImageDraw
 
 from glint.adapters.blob_account import BlobAccount
 from glint.adapters.blob_admin import upload
+from glint.core.errors import GlintError
 from glint.emulators.fidelity import CosmosProxyProcess
 from glint.emulators.install import install
 from glint.emulators.servers import Azurite, CosmosEmulator
 from glint.settings import Settings
-from glint.wiring import blob_credentials, open_model
+from glint.wiring import Model, blob_credentials, open_model
 
 NAME, CONTAINER = "leaves", "images"
 NUM_PICTURES, PICTURE_BYTES = 100, 110_000
@@ -90,14 +91,18 @@ def draw_leaves(folder: Path) -> Path:
     return labels
 
 
-def train(scratch: Path, home: Path) -> None:
-    """A registered model, unless an earlier run has left it."""
+def trained(scratch: Path, home: Path) -> Model:
+    """A registered model; one that an earlier run has left serves again."""
+    uri = f"models:/{NAME}/1"
+    with suppress(GlintError):
+        return open_model(uri, Settings(home=home))
     recipe, manifest = scratch / "recipe.yaml", scratch / "leaves.parquet"
     recipe.write_text(RECIPE)
     labels = draw_leaves(scratch / "leaves")
     fields = ["--group", "field", "--val-groups", "val", "--test-groups", "test"]
     glint("snapshot", labels.parent, "--labels", labels, *fields, "--out", manifest, home=home)
     glint("train", "--recipe", recipe, "--manifest", manifest, home=home)
+    return open_model(uri, Settings(home=home))
 
 
 def fill(account: BlobAccount, scratch: Path, counts: list[int]) -> None:
@@ -160,11 +165,11 @@ def pace(name: str, counts: list[int], run: Any) -> Pace:
     return Pace(round(rate, 1), round((cpu[1] - cpu[0]) / elapsed, 3), (seconds[0], seconds[1]))
 
 
-def run_job(store: str, home: Path, lines: list[str], count: int) -> None:
+def run_job(model: str, store: str, home: Path, lines: list[str], count: int) -> None:
     """A job over so many blobs, every one of which must end ok."""
     job = f"{store}-{count}-{os.getpid()}"
     source = f"az://{CONTAINER}/{count}"
-    done = glint("batch", "run", "--model", f"models:/{NAME}/1", "--input", source, "--job", job, home=home)
+    done = glint("batch", "run", "--model", model, "--input", source, "--job", job, home=home)
     if done["statuses"] != {"ok": count}:
         sys.exit(f"{count} images should have ended ok: {done['statuses']}")
     lines.append(done["bottleneck"]["line"])
@@ -203,8 +208,7 @@ def main() -> None:
     asked = parser.parse_args()
     scratch, home = asked.scratch, asked.scratch / "home"
     scratch.mkdir(parents=True, exist_ok=True)
-    train(scratch, home)
-    found = open_model(f"models:/{NAME}/1", Settings(home=home))
+    found = trained(scratch, home)
     with (
         tempfile.TemporaryDirectory(dir=scratch) as blobs,
         Azurite(install(Path(sys.prefix) / "emulators"), Path(blobs)) as azurite,
@@ -217,9 +221,11 @@ def main() -> None:
             sorted({*asked.slow, *asked.fast}),
         )
         lines: list[str] = []
-        sqlite = pace("glint into SQLite", asked.fast, lambda count: run_job("sqlite", home, lines, count))
+        sqlite = pace("glint into SQLite", asked.fast, lambda count: run_job(found.uri, "sqlite", home, lines, count))
         with cosmos(scratch):
-            emulated = pace("glint into Cosmos DB", asked.fast, lambda count: run_job("cosmos", home, lines, count))
+            emulated = pace(
+                "glint into Cosmos DB", asked.fast, lambda count: run_job(found.uri, "cosmos", home, lines, count)
+            )
         docs = pace("Ray's pipeline", asked.slow, lambda count: run_peer(scratch, found.bundle.directory, count))
         spent = core_seconds(
             scratch / "pictures",
