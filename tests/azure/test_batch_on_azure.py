@@ -23,7 +23,7 @@ from glint.adapters.cosmos_schema import BOOKS, OUTCOMES
 from glint.adapters.cosmos_setup import create_schema
 from glint.adapters.cosmos_store import CosmosStore, WriteLimits
 from glint.adapters.images import Images
-from glint.core.errors import GlintError
+from glint.core.errors import GlintError, StoreError
 from glint.core.manifest import Manifest
 from glint.core.stores import Bridge, ResultStore
 from glint.core.submission import JobInput
@@ -210,7 +210,7 @@ def test_a_store_that_stays_away_ends_the_job_with_its_reason_and_the_job_goes_o
     told = Told()
     with (
         injected(cosmos, Policy(Fault.status(503), operations={"batch"})),
-        pytest.raises(GlintError, match=r"does not answer \(status 503\).*kept in") as raised,
+        pytest.raises(StoreError, match=r"does not answer \(status 503\).*kept in") as raised,
     ):
         run_batch(impatient, told)
     assert "\n" not in str(raised.value)
