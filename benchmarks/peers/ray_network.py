@@ -1,4 +1,4 @@
-"""The network as a stage of Ray Data, for ray_docs.py: a module, for what stands in a script itself is pickled whole."""
+"""The network as a stage of Ray Data, for ray_docs.py; of what stands in a script itself, Ray would pickle all."""
 
 from __future__ import annotations
 
