@@ -157,12 +157,17 @@ def result_page(id: str, cursor: str | None, where: Mapping[str, Any]) -> Call[R
 
 def result_file(id: str, format: str, where: Mapping[str, Any]) -> Call[bytes]:
     """All outcomes as a CSV or Parquet file."""
-    return Call("GET", f"/jobs/{id}/results", bytes, options={"params": given({**where, "format": format})})
+    return Call("GET", f"/jobs/{id}/results", _whole, options={"params": given({**where, "format": format})})
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
     """Those that are not None."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _whole(data: bytes) -> bytes:
+    """A file."""
+    return data
 
 
 def _nothing(data: bytes) -> None:

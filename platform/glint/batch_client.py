@@ -31,7 +31,7 @@ def _now(call: Callable[P, Call[T]]) -> Callable[Concatenate[Batch, P], T]:
     """A method that makes the call."""
 
     @functools.wraps(call)
-    def method(self: Batch, *arguments: P.args, **named: P.kwargs) -> T:
+    def method(self: Batch, /, *arguments: P.args, **named: P.kwargs) -> T:
         return self.ask(call(*arguments, **named))
 
     return method
@@ -41,7 +41,7 @@ def _later(call: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncBatch, P], C
     """A method that makes the call, to be awaited."""
 
     @functools.wraps(call)
-    async def method(self: AsyncBatch, *arguments: P.args, **named: P.kwargs) -> T:
+    async def method(self: AsyncBatch, /, *arguments: P.args, **named: P.kwargs) -> T:
         return await self.ask(call(*arguments, **named))
 
     return method

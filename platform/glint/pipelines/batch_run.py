@@ -51,7 +51,8 @@ class BatchRun:
     def chunk_rows(self, chunk: int) -> list[dict[str, Any]]:
         """The manifest's rows of a chunk."""
         size = self.options.mini_batch_size
-        return self.manifest.rows(chunk * size, (chunk + 1) * size).to_pylist()
+        rows: list[dict[str, Any]] = self.manifest.rows(chunk * size, (chunk + 1) * size).to_pylist()
+        return rows
 
     @property
     def folder(self) -> Path:

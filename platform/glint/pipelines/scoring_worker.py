@@ -46,7 +46,7 @@ def _teller(connection: Connection) -> Callable[..., None]:
     """Sends a message as JSON, with pixels behind it where there are any; for several threads."""
     lock = threading.Lock()
 
-    def tell(*message: object, pixels: memoryview | None = None) -> None:
+    def tell(*message: object, pixels: bytes | None = None) -> None:
         with lock:
             connection.send_bytes(json.dumps(message).encode())
             if pixels is not None:
@@ -85,8 +85,7 @@ def _answer(
         if isinstance(done, Written):
             tell("done", chunk, done.document, done.write_s)
         else:
-            pixels = memoryview(done.pixels.reshape(-1))
-            tell("decoded", chunk, done.images, done.seconds, done.pixels.shape, pixels=pixels)
+            tell("decoded", chunk, done.images, done.seconds, done.pixels.shape, pixels=done.pixels.tobytes())
 
 
 class ChunkScorer:
@@ -161,7 +160,8 @@ def _told(scored: Scored) -> dict[str, Any]:
 def main() -> None:
     """Work for whoever holds the other end of the pipe whose number is the argument, who first sends the run."""
     connection = Connection(int(sys.argv[1]))
-    work(*connection.recv(), connection)
+    run, apart = connection.recv()
+    work(run, apart, connection)
 
 
 if __name__ == "__main__":
