@@ -18,7 +18,7 @@ from tests.pipelines.progress import Told
 
 from glint.adapters.images import Images
 from glint.adapters.sqlite_store import SqliteStore
-from glint.core.errors import GlintError
+from glint.core.errors import GlintError, ImageError
 from glint.core.job import CHUNK_ROWS, Chunk
 from glint.core.job_options import JobOptions
 from glint.core.outcome import Outcome
@@ -26,7 +26,9 @@ from glint.core.policy import Policy
 from glint.core.stores import Bridge
 from glint.pipelines.batch import freeze_input
 from glint.pipelines.batch_run import BatchRun
+from glint.pipelines.chunk_writer import ChunkWriter
 from glint.pipelines.infer_actor import InferActor
+from glint.pipelines.scoring import Scored
 from glint.pipelines.scoring_process import Decoded, ScoringProcess, Written
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
@@ -95,6 +97,17 @@ def test_an_image_that_kills_its_process_fails_alone(run: BatchRun) -> None:
 def test_outcomes_name_the_engine_that_made_them(run: BatchRun) -> None:
     thought = run.model.model_copy(update={"engine": "openvino-int8"})
     assert {outcome.model for outcome in outcomes(replace(run, model=thought)).values()} == {run.model}
+
+
+def test_a_chunk_and_its_outcomes_live_as_long_as_the_job_says(run: BatchRun, bundle: Bundle) -> None:
+    brief, bridge = replace(run, options=JobOptions(ttl_days=2)), Bridge()
+    gone = ImageError("missing", "missing", "it is gone")
+    scored = {place: Scored(error=gone) for place in range(CHUNK_ROWS)}
+    ChunkWriter(brief, Predictor(bundle)).write(0, brief.chunk_rows(0), scored, seconds=1.0)
+    (chunk,) = bridge.collect(run.store.chunks(run.id))
+    assert (chunk.ttl_s, chunk.statuses) == (2 * 24 * 3600, {"missing": CHUNK_ROWS})
+    bridge.run(run.store.close())
+    bridge.close()
 
 
 def test_neither_an_actor_nor_its_process_holds_what_it_does_not_use(run: BatchRun) -> None:
