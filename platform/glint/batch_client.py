@@ -151,7 +151,8 @@ class AsyncBatch:
 
     async def save_results(self, id: str, out: Path, format: str, **where: Any) -> None:
         """Write all of them into a CSV or Parquet file."""
-        out.write_bytes(await self.ask(calls.result_file(id, format, where)))
+        data = await self.ask(calls.result_file(id, format, where))
+        out.write_bytes(data)
 
     async def ask(self, call: Call[T]) -> T:
         """The answer to any of `batch_calls`."""
