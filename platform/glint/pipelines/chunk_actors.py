@@ -22,6 +22,9 @@ from glint.pipelines.scoring_process import Decoded, ScoringProcess, Written
 
 CLOSE_S = 2.0
 
+Out = dict[Any, tuple[Any, deque[Any]]]
+"""Calls that are out: the actor that does each, and where that one is free again."""
+
 
 class ChunkActor:
     """A node's scoring process, as an actor; `apart`: it only decodes."""
@@ -75,7 +78,7 @@ class ChunkActors:
     def score(self, chunks: Iterable[int]) -> Iterator[Written]:
         """Each chunk when it is written, in whatever order. Raises what a scoring process raises."""
         waiting = iter(chunks)
-        out: dict[Any, deque[Any]] = {}
+        out: Out = {}
         first, second = (deque(actors * CHUNKS_AT_ONCE) for actors in (self._first, self._second))
         decoded: deque[Any] = deque()
         while True:
@@ -95,8 +98,8 @@ class ChunkActors:
                 yield _told(ready)[0]
 
 
-def _give(out: dict[Any, Any], free: deque[Any], work: Any) -> None:
-    """Have the next free actor do it; `out` knows who does what, and where that one is free again."""
+def _give(out: Out, free: deque[Any], work: Any) -> None:
+    """Have the next free actor do it."""
     actor = free.popleft()
     out[actor.score.remote(work)] = (actor, free)
 
