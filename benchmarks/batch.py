@@ -7,7 +7,7 @@ Trains a resnet18 at 224 px with glint on drawn leaves, which it can tell apart 
 its own rule. JPEGs of about 110 KB lie in azurite. Ray's pipeline (peers/ray_docs.py) lives in a virtual environment of
 its own below the scratch folder. Each side runs whole, twice: images/s is the slope between few and many images, which
 leaves start-up out. The ceiling is what bare torchvision, OpenVINO, obstore and sqlite3 take of a core for an image,
-measured at the end without glint, on the cores that azurite left free in glint's run.
+measured twice without glint, on the cores that azurite left free in glint's run.
 """
 
 from __future__ import annotations
@@ -221,19 +221,21 @@ def main() -> None:
             sorted({*asked.slow, *asked.fast}),
         )
         lines: list[str] = []
+
+        def bare() -> dict[str, float]:
+            prefix = f"{CONTAINER}/{asked.fast[0]}"
+            bundle = found.bundle.directory
+            return core_seconds(scratch / "pictures", bundle, found.ref.engine, prefix, home / "results.db")
+
         sqlite = pace("glint into SQLite", asked.fast, lambda count: run_job(found.uri, "sqlite", home, lines, count))
+        first = bare()
         with cosmos(scratch):
             emulated = pace(
                 "glint into Cosmos DB", asked.fast, lambda count: run_job(found.uri, "cosmos", home, lines, count)
             )
         docs = pace("Ray's pipeline", asked.slow, lambda count: run_peer(scratch, found.bundle.directory, count))
-        spent = core_seconds(
-            scratch / "pictures",
-            found.bundle.directory,
-            found.ref.engine,
-            f"{CONTAINER}/{asked.fast[0]}",
-            home / "results.db",
-        )
+        # The better of two, some minutes apart: what else a machine does would lower the ceiling.
+        spent = {step: min(seconds, first[step]) for step, seconds in bare().items()}
     top = ceiling(sqlite, spent)
     end(
         "batch",
