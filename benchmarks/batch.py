@@ -18,11 +18,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from batch_ceiling import core_seconds
@@ -151,7 +150,7 @@ def servers_cpu_s() -> float:
     return total
 
 
-def pace(name: str, counts: list[int], run: Any) -> Pace:
+def pace(name: str, counts: list[int], run: Callable[[int], None]) -> Pace:
     """`run` with few and with many images, each whole; what lies between the two."""
     seconds, cpu = [], []
     for count in counts:
@@ -206,36 +205,37 @@ def main() -> None:
     parser.add_argument("--slow", type=counts, default=[500, 2500], help="images for Ray's pipeline: FEW,MANY")
     parser.add_argument("--fast", type=counts, default=[2000, 10_000], help="images for glint: FEW,MANY")
     asked = parser.parse_args()
-    scratch, home = asked.scratch, asked.scratch / "home"
-    scratch.mkdir(parents=True, exist_ok=True)
-    found = trained(scratch, home)
+    asked.scratch.mkdir(parents=True, exist_ok=True)
+    found = trained(asked.scratch, asked.scratch / "home")
     with (
-        tempfile.TemporaryDirectory(dir=scratch) as blobs,
+        tempfile.TemporaryDirectory(dir=asked.scratch) as blobs,
         Azurite(install(Path(sys.prefix) / "emulators"), Path(blobs)) as azurite,
     ):
         named = {"ACCOUNT": azurite.account, "ENDPOINT": azurite.endpoint, "KEY": azurite.key}
         os.environ.update({f"GLINT_BLOB_{name}": value for name, value in named.items()})
-        fill(
-            BlobAccount(azurite.account, azurite.endpoint, blob_credentials),
-            scratch,
-            sorted({*asked.slow, *asked.fast}),
-        )
-        lines: list[str] = []
+        account = BlobAccount(azurite.account, azurite.endpoint, blob_credentials)
+        fill(account, asked.scratch, sorted({*asked.slow, *asked.fast}))
+        compare(asked.scratch, found, asked.slow, asked.fast)
 
-        def bare() -> dict[str, float]:
-            prefix = f"{CONTAINER}/{asked.fast[0]}"
-            bundle = found.bundle.directory
-            return core_seconds(scratch / "pictures", bundle, found.ref.engine, prefix, home / "results.db")
 
-        sqlite = pace("glint into SQLite", asked.fast, lambda count: run_job(found.uri, "sqlite", home, lines, count))
-        first = bare()
-        with cosmos(scratch):
-            emulated = pace(
-                "glint into Cosmos DB", asked.fast, lambda count: run_job(found.uri, "cosmos", home, lines, count)
-            )
-        docs = pace("Ray's pipeline", asked.slow, lambda count: run_peer(scratch, found.bundle.directory, count))
-        # The better of two, some minutes apart: what else a machine does would lower the ceiling.
-        spent = {step: min(seconds, first[step]) for step, seconds in bare().items()}
+def compare(scratch: Path, found: Model, slow: list[int], fast: list[int]) -> None:
+    """Run and measure each side, with few and with many images, and print what came of it."""
+    home, bundle, lines = scratch / "home", found.bundle.directory, list[str]()
+
+    def into(store: str) -> Callable[[int], None]:
+        return lambda count: run_job(found.uri, store, home, lines, count)
+
+    def bare() -> dict[str, float]:
+        prefix = f"{CONTAINER}/{fast[0]}"
+        return core_seconds(scratch / "pictures", bundle, found.ref.engine, prefix, home / "results.db")
+
+    sqlite = pace("glint into SQLite", fast, into("sqlite"))
+    first = bare()
+    with cosmos(scratch):
+        emulated = pace("glint into Cosmos DB", fast, into("cosmos"))
+    docs = pace("Ray's pipeline", slow, lambda count: run_peer(scratch, bundle, count))
+    # The better of two, some minutes apart: what else a machine does would lower the ceiling.
+    spent = {step: min(seconds, first[step]) for step, seconds in bare().items()}
     top = ceiling(sqlite, spent)
     end(
         "batch",
