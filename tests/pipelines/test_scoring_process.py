@@ -26,10 +26,11 @@ from glint.core.policy import Policy
 from glint.core.stores import Bridge
 from glint.pipelines.batch import freeze_input
 from glint.pipelines.batch_run import BatchRun
+from glint.pipelines.chunk_answers import Decoded, Written
 from glint.pipelines.chunk_writer import ChunkWriter
 from glint.pipelines.infer_actor import InferActor
 from glint.pipelines.scoring import Scored
-from glint.pipelines.scoring_process import Decoded, ScoringProcess, Written
+from glint.pipelines.scoring_process import ScoringProcess
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
 from glint.vision.predictor import Predictor

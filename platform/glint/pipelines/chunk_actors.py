@@ -18,7 +18,8 @@ import ray
 from ray.exceptions import RayTaskError
 
 from glint.pipelines.batch_run import CHUNKS_AT_ONCE, BatchRun
-from glint.pipelines.scoring_process import Decoded, ScoringProcess, Written
+from glint.pipelines.chunk_answers import Decoded, Written
+from glint.pipelines.scoring_process import ScoringProcess
 
 CLOSE_S = 2.0
 

@@ -11,8 +11,8 @@ from glint.core.job import summarise
 from glint.core.outcome import Outcome, failed, outcome_id
 from glint.core.stores import Bridge
 from glint.pipelines.batch_run import BatchRun
+from glint.pipelines.chunk_answers import Written
 from glint.pipelines.scoring import Scored
-from glint.pipelines.scoring_process import Written
 from glint.vision.predictor import Predictor
 
 ROW_COLUMNS = ("uri", "etag", "size", "labels", "group", "split")

@@ -8,9 +8,9 @@ import torch
 
 from glint.core.errors import ImageError
 from glint.pipelines.batch_run import CHUNKS_AT_ONCE, BatchRun
+from glint.pipelines.chunk_answers import Decoded, Written
 from glint.pipelines.chunk_writer import ChunkWriter
 from glint.pipelines.scoring import GPU_BATCH, Scored, check_engine, infer
-from glint.pipelines.scoring_process import Decoded, Written
 
 
 class InferActor:
@@ -20,6 +20,7 @@ class InferActor:
         self._run = run
         self._predictor = run.open_predictor()
         self._writer = ChunkWriter(run, self._predictor)
+        torch.set_num_threads(1)  # as where decoding and inferring are fused: chunks run beside each other
 
     def threads(self) -> dict[str, int]:
         """How many threads each step has here."""

@@ -26,6 +26,7 @@ import numpy as np
 
 from glint.core.errors import GlintError, StoreError
 from glint.pipelines.batch_run import BatchRun
+from glint.pipelines.chunk_answers import Decoded, Written
 
 WORKER = "glint.pipelines.scoring_worker"
 """The process that scores, which alone imports what that needs."""
@@ -40,28 +41,6 @@ FAILURES: dict[str, type[Exception]] = {"away": StoreError, "mistake": GlintErro
 
 Verdict = tuple[str, str, str]
 """Status, type and message of an ImageError."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """A chunk that stands in the store: its document as JSON, and how long it took to write, seconds."""
-
-    document: str
-    write_s: float
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """A chunk on its way to whoever infers: uint8 pixels (N, C, S, S) of the images that have no error, in order.
-
-    `images` has error (status, type and message, or null), width, height and timings_ms of each; `seconds` is how long
-    it took.
-    """
-
-    chunk: int
-    images: list[dict[str, Any]]
-    seconds: float
-    pixels: np.ndarray[Any, np.dtype[np.uint8]]
 
 
 @dataclass

@@ -21,9 +21,9 @@ import torch
 
 from glint.core.errors import GlintError, ImageError, StoreError
 from glint.pipelines.batch_run import CHUNKS_AT_ONCE, BatchRun
+from glint.pipelines.chunk_answers import Decoded, Written
 from glint.pipelines.chunk_writer import ChunkWriter
 from glint.pipelines.scoring import Decoder, Scored, Scorer, num_cores
-from glint.pipelines.scoring_process import Decoded, Written
 
 
 def work(run: BatchRun, apart: bool, connection: Connection) -> None:
