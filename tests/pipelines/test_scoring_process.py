@@ -129,6 +129,7 @@ sys.exit(f"{before} {after}" if before or after else 0)
     assert done.returncode == 0, done.stderr.decode()
 
 
+@pytest.mark.slow
 def test_decoding_apart_makes_the_same_outcomes_and_bears_the_same_images(run: BatchRun, bundle: Bundle) -> None:
     apart, bridge = spoilt(run, {"105.png": DEADLY}), Bridge()
     with closing(ScoringProcess(apart, apart=True)) as process, ThreadPoolExecutor(2) as callers:
