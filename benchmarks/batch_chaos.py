@@ -93,8 +93,8 @@ def is_actor(command: str) -> bool:
 
 
 def is_scoring(command: str) -> bool:
-    """The process that an actor watches: the only one of glint that is spawned."""
-    return "multiprocessing.spawn" in command and "spawn_main" in command
+    """The process that an actor watches."""
+    return "glint.pipelines.scoring_worker" in command
 
 
 def is_driver(command: str) -> bool:

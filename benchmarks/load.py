@@ -90,9 +90,9 @@ def finish(process: subprocess.Popen[str]) -> list[Request]:
     return [Request(*json.loads(line)) for line in out.splitlines()]
 
 
-def picture(path: Path, size_bytes: int) -> Path:
+def picture(path: Path, size_bytes: int, seed: int = 0) -> Path:
     """Write a JPEG of 1024 x 768 px of at most so many bytes."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, size=(96, 128, 3), dtype=np.uint8)).resize((1024, 768))
     for quality in range(95, 5, -2):
         file = io.BytesIO()

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel
 
-from glint.batch_client import Batch
+from glint.batch_client import AsyncBatch, Batch
 from glint.core.errors import GlintError
 from glint.serving.answers import Classification, Served
 from glint.settings import read_settings
@@ -169,6 +169,11 @@ class AsyncClient:
     async def model(self, name: str | None = None) -> Served:
         """What is served under this name."""
         return _parsed(await self.request("GET", "/v1/model", params=_given(model=name)), Served)
+
+    @property
+    def batch(self) -> AsyncBatch:
+        """Batch endpoints and their jobs."""
+        return AsyncBatch(self.request)
 
     async def request(self, method: str, path: str, *, idempotent: bool = True, **options: Any) -> httpx.Response:
         """As Client.request."""

@@ -53,11 +53,15 @@ class Settings(BaseSettings):
     )
     cosmos_proxy: bool = Field(default=False, description="reach Cosmos DB through the proxy of HTTPS_PROXY")
     store_deadline_s: float = Field(default=120, gt=0, description="that a write to Cosmos DB is tried again for")
-    outcome_ttl_days: int | None = Field(default=None, ge=1, description="days that outcomes live; Cosmos DB alone")
+    outcome_ttl_days: int | None = Field(
+        default=None, ge=1, le=10_000, description="days that outcomes live, of jobs that name none"
+    )
     batch_inputs: str = Field(
         default="", description="folders and az:// prefixes that callers of the batch API may name, with commas between"
     )
-    batch_models: str = Field(default="models:/", description="beginnings of the models that its deployments may have")
+    batch_models: str = Field(
+        default="models:/", description="beginnings of models:/ and folders that its deployments may have"
+    )
     batch_max_running: int = Field(default=1, ge=1, le=100, description="jobs of the batch API that run at once")
     node_price: float | None = Field(
         default=None, ge=0, description="of a node an hour, in any currency, for what a batch job says it cost"

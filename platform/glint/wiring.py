@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from glint.serving.supervisor import Supervisor
     from glint.vision.bundle import Bundle
     from glint.vision.decode import Limits
-    from glint.vision.predictor import Predictor
+    from glint.vision.predictor import Predictor, Preparer
 
 WRITERS_SHARE = 0.8
 """Of the request units of Cosmos DB; the rest stays free for those who read while a job writes."""
+DESK_DEADLINE_S = 10.0
+"""For who asks over HTTP: a job waits longer for its store."""
 
 
 def open_images(settings: Settings) -> Images:
@@ -73,8 +75,6 @@ def open_store(settings: Settings, num_writers: int = 1) -> ResultStore:
     scheme, _, path = settings.store_uri.partition(":///")
     if scheme != "sqlite" or not path:
         raise GlintError(f"GLINT_STORE {settings.store_uri!r} must be sqlite:///PATH or cosmos://ACCOUNT/DATABASE")
-    if settings.outcome_ttl_days is not None:
-        raise GlintError(f"GLINT_OUTCOME_TTL_DAYS {settings.outcome_ttl_days} needs cosmos://; SQLite keeps all")
     from glint.adapters.sqlite_store import SqliteStore
 
     return SqliteStore(Path(path).absolute())
@@ -98,7 +98,6 @@ def _cosmos_store(settings: Settings, num_writers: int) -> ResultStore:
     limits = WriteLimits(
         write_ru=settings.cosmos_ru * WRITERS_SHARE / num_writers if settings.cosmos_ru else None,
         deadline_s=settings.store_deadline_s,
-        ttl_s=settings.outcome_ttl_days * 86_400 if settings.outcome_ttl_days else None,
     )
     return CosmosStore(cosmos_address(settings), settings.home_path / "dead-letters", limits)
 
@@ -182,6 +181,50 @@ def open_predictor(
     found = open_model(model, settings)
     bundle = Bundle(found.bundle.directory, policy) if policy else found.bundle
     return Predictor(bundle, found.name, found.version, open_limits(settings), engine)
+
+
+def pinned(found: Model, settings: Settings) -> Callable[[], Predictor]:
+    """What opens this very version and policy, with the engine that it was found for, wherever it is called."""
+    return partial(open_pinned, _pin(found), (found.name, found.version), settings, found.engine)
+
+
+def pinned_preparer(found: Model, settings: Settings) -> Callable[[], Preparer]:
+    """The same for what decodes alone."""
+    return partial(open_preparer, _pin(found), settings)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What finds one bundle again on any node, with its policy."""
+
+    uri: str
+    directory: Path
+    policy: Policy
+
+    def bundle(self, settings: Settings) -> Bundle:
+        """The bundle; the registry, and all that MLflow loads, is left alone where it lies here."""
+        from glint.vision.bundle import Bundle
+
+        here = self.directory.is_dir()
+        return Bundle(self.directory if here else open_model(self.uri, settings).bundle.directory, self.policy)
+
+
+def _pin(found: Model) -> Pin:
+    return Pin(found.uri, found.bundle.directory, found.bundle.policy)
+
+
+def open_pinned(pin: Pin, who: tuple[str | None, str | None], settings: Settings, engine: str) -> Predictor:
+    """A model that was found before, ready to answer; `who` is its name and version."""
+    from glint.vision.predictor import Predictor
+
+    return Predictor(pin.bundle(settings), *who, open_limits(settings), engine)
+
+
+def open_preparer(pin: Pin, settings: Settings) -> Preparer:
+    """What decodes for it."""
+    from glint.vision.predictor import Preparer
+
+    return Preparer(pin.bundle(settings), open_limits(settings))
 
 
 def serving_sources(
@@ -325,7 +368,8 @@ def open_desk(settings: Settings) -> Desk:
     from glint.serving.batch_desk import Desk
 
     check_webhooks(settings)
-    return Desk(open_store(settings), open_drivers(settings), open_allowed(settings))
+    hasty = settings.model_copy(update={"store_deadline_s": min(DESK_DEADLINE_S, settings.store_deadline_s)})
+    return Desk(open_store(hasty), open_drivers(settings), open_allowed(settings))
 
 
 def open_supervisor(settings: Settings) -> Supervisor:

@@ -23,14 +23,17 @@ from glint.adapters.cosmos_schema import BOOKS, OUTCOMES
 from glint.adapters.cosmos_setup import create_schema
 from glint.adapters.cosmos_store import CosmosStore, WriteLimits
 from glint.adapters.images import Images
-from glint.core.errors import GlintError
+from glint.core.errors import GlintError, StoreError
+from glint.core.manifest import Manifest
 from glint.core.stores import Bridge, ResultStore
+from glint.core.submission import JobInput
 from glint.emulators.faults import Asked, Fault
 from glint.emulators.fidelity import CosmosProxy
 from glint.emulators.proxy import Proxy
 from glint.emulators.servers import Azurite
 from glint.pipelines.batch import freeze_input, run_batch
 from glint.pipelines.batch_run import BatchRun
+from glint.pipelines.listing import open_input
 from glint.settings import Settings
 
 NUM_IMAGES = 280
@@ -173,6 +176,24 @@ def test_images_that_change_while_the_job_runs_are_outcomes(
     assert {uri for uri, status in statuses.items() if status == "changed"} == set(uris)
 
 
+def test_a_manifest_may_lie_in_blob_storage_and_each_address_in_it_is_checked(
+    azure_batch: BatchRun, container: str, azurite: Azurite, tmp_path: Path
+) -> None:
+    with BlobServiceClient(azurite.endpoint, azurite.key) as service:
+        blobs = service.get_container_client(container)
+        blobs.upload_blob("night/manifest.parquet", azure_batch.manifest.path.read_bytes(), overwrite=True)
+    checked = list[str]()
+
+    def opened(name: str) -> tuple[str, Manifest]:
+        asked = JobInput(uri=f"az://{container}/night/{name}.parquet")
+        return open_input(asked, azure_batch.images, tmp_path, "job", checked.append, Told())
+
+    assert opened("manifest")[1].digest == azure_batch.manifest.digest
+    with pytest.raises(GlintError, match=r"night/nowhere\.parquet cannot be read: .*"):
+        opened("nowhere")
+    assert checked == azure_batch.manifest.table(["uri"])["uri"].to_pylist()
+
+
 def jobs(address: CosmosAddress, key: str, job: str) -> list[dict[str, Any]]:
     with CosmosClient(address.url, key) as client:
         container = client.get_database_client(address.database).get_container_client(BOOKS)
@@ -189,7 +210,7 @@ def test_a_store_that_stays_away_ends_the_job_with_its_reason_and_the_job_goes_o
     told = Told()
     with (
         injected(cosmos, Policy(Fault.status(503), operations={"batch"})),
-        pytest.raises(GlintError, match=r"does not answer \(status 503\).*kept in") as raised,
+        pytest.raises(StoreError, match=r"does not answer \(status 503\).*kept in") as raised,
     ):
         run_batch(impatient, told)
     assert "\n" not in str(raised.value)

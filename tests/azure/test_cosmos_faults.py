@@ -330,10 +330,3 @@ def test_a_batch_that_is_too_large_is_cut(address: CosmosAddress, store: CosmosS
     assert asyncio.run(put()) == CHUNK_SIZE
     found = Counter(document["id"] for document in documents(address, job_id))
     assert found == Counter([*(row.id for row in outcomes), "chunk-0"])
-
-
-def test_outcomes_live_as_long_as_they_were_given(address: CosmosAddress, tmp_path: Path) -> None:
-    job_id = new_job_id()
-    store = CosmosStore(address, tmp_path, WriteLimits(ttl_s=86_400))
-    asyncio.run(write_job(store, job_id))
-    assert {document["ttl"] for document in documents(address, job_id)} == {86_400}

@@ -67,6 +67,16 @@ def test_only_the_chunks_without_a_document_are_scored(batch: BatchRun, tmp_path
     assert [outcome.uri for outcome in written(part.store, result.job)[0]] == [outcome.uri for outcome in outcomes]
 
 
+def test_decoding_apart_from_inferring_ends_the_same(batch: BatchRun) -> None:
+    fused = run_batch(batch, Told())
+    options = batch.options.model_copy(update={"decode": "apart"})
+    apart = run_batch(replace(batch, job="apart", options=options), Told())
+    assert apart.scored == 280
+    assert (apart.status, apart.statuses, apart.labels) == (fused.status, fused.statuses, fused.labels)
+    assert apart.bottleneck is not None
+    assert all(apart.bottleneck.seconds[step] > 0 for step in ("read", "decode", "infer", "write"))
+
+
 def test_folder_is_frozen_as_it_was_listed(batch: BatchRun, boards: Path, settings: Settings) -> None:
     frozen = freeze_input(str(boards), open_images(settings), settings.home_path, Told())
     assert frozen.num_rows == 280

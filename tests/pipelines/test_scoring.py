@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,19 @@ def test_an_engine_that_fails_on_every_image_is_no_fault_of_theirs(bundle: Bundl
     uris = pictures(tmp_path, [POISON, POISON])
     with pytest.raises(RuntimeError, match="every image: the engine does not like white"):
         scorer(bundle, 2).score(uris, [None, None])
+
+
+def test_an_image_has_ended_for_who_is_told_before_its_result_is_had(bundle: Bundle, tmp_path: Path) -> None:
+    returned, overtaken = threading.Event(), list[bool]()
+
+    def note(place: int, begins: bool) -> None:
+        if not begins:
+            overtaken.append(returned.wait(0.2))
+
+    uris = pictures(tmp_path, [10, 20, POISON])
+    Scorer(lambda: Predictor(bundle), Images()).score(uris, [None] * len(uris), note)
+    returned.set()
+    assert overtaken == [False] * len(uris)
 
 
 def test_chunks_with_the_most_bytes_come_first(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -15,16 +18,23 @@ from tests.pipelines.progress import Told
 
 from glint.adapters.images import Images
 from glint.adapters.sqlite_store import SqliteStore
-from glint.core.errors import GlintError
+from glint.core.errors import GlintError, ImageError
 from glint.core.job import CHUNK_ROWS, Chunk
 from glint.core.job_options import JobOptions
 from glint.core.outcome import Outcome
+from glint.core.policy import Policy
 from glint.core.stores import Bridge
 from glint.pipelines.batch import freeze_input
 from glint.pipelines.batch_run import BatchRun
+from glint.pipelines.chunk_answers import Decoded, Written
+from glint.pipelines.chunk_writer import ChunkWriter
+from glint.pipelines.infer_actor import InferActor
+from glint.pipelines.scoring import Scored
 from glint.pipelines.scoring_process import ScoringProcess
+from glint.settings import Settings
 from glint.vision.bundle import Bundle
 from glint.vision.predictor import Predictor
+from glint.wiring import Pin, open_pinned
 
 NUM_GOOD = CHUNK_ROWS + 20
 
@@ -51,7 +61,6 @@ def run(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batc
         images=Images(),
         store=SqliteStore(tmp_path / "results.db"),
         home=tmp_path,
-        options=JobOptions(item_timeout_s=2),
         job="fragile",
     )
 
@@ -68,7 +77,7 @@ def outcomes(run: BatchRun) -> dict[str, Outcome]:
     bridge = Bridge()
     with closing(ScoringProcess(run)) as process, ThreadPoolExecutor(2) as callers:
         written = list(callers.map(process.score, range(2)))
-    assert [Chunk.model_validate_json(one.document).chunk for one in written] == [0, 1]
+    assert [Chunk.model_validate_json(one.document).chunk for one in written if isinstance(one, Written)] == [0, 1]
     found = bridge.run(run.store.page(run.id, limit=1000)).outcomes
     bridge.run(run.store.close())
     bridge.close()
@@ -86,10 +95,68 @@ def test_an_image_that_kills_its_process_fails_alone(run: BatchRun) -> None:
     assert "SIGSEGV" in died.error.message
 
 
+def test_outcomes_name_the_engine_that_made_them(run: BatchRun) -> None:
+    thought = run.model.model_copy(update={"engine": "openvino-int8"})
+    assert {outcome.model for outcome in outcomes(replace(run, model=thought)).values()} == {run.model}
+
+
+def test_a_chunk_and_its_outcomes_live_as_long_as_the_job_says(run: BatchRun, bundle: Bundle) -> None:
+    brief, bridge = replace(run, options=JobOptions(ttl_days=2)), Bridge()
+    gone = ImageError("missing", "missing", "it is gone")
+    scored = {place: Scored(error=gone) for place in range(CHUNK_ROWS)}
+    ChunkWriter(brief, Predictor(bundle)).write(0, brief.chunk_rows(0), scored, seconds=1.0)
+    (chunk,) = bridge.collect(run.store.chunks(run.id))
+    assert (chunk.ttl_s, chunk.statuses) == (2 * 24 * 3600, {"missing": CHUNK_ROWS})
+    bridge.run(run.store.close())
+    bridge.close()
+
+
+def test_neither_an_actor_nor_its_process_holds_what_it_does_not_use(run: BatchRun) -> None:
+    """Each loads hundreds of megabytes that every node would have to spare."""
+    code = """
+import pickle, sys
+run = pickle.load(sys.stdin.buffer)
+import glint.pipelines.chunk_actors, glint.wiring
+before = {"torch", "openvino", "mlflow", "sklearn", "scipy"} & set(sys.modules)
+import glint.pipelines.scoring_worker
+after = {"mlflow", "sklearn", "scipy", "timm"} & set(sys.modules)
+sys.exit(f"{before} {after}" if before or after else 0)
+"""
+    # The run of a job as the command line makes it, whose model is opened by the process alone.
+    opens = partial(open_pinned, Pin("models:/boards/1", Path(), Policy()), (None, None), Settings(), "auto")
+    light = pickle.dumps(replace(run, open_predictor=opens))
+    done = subprocess.run([sys.executable, "-c", code], input=light, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.slow
+def test_decoding_apart_makes_the_same_outcomes_and_bears_the_same_images(run: BatchRun, bundle: Bundle) -> None:
+    apart, bridge = spoilt(run, {"105.png": DEADLY}), Bridge()
+    with closing(ScoringProcess(apart, apart=True)) as process, ThreadPoolExecutor(2) as callers:
+        decoded = list(callers.map(process.score, range(2)))
+    inferring = InferActor(apart)
+    for chunk in decoded:
+        assert isinstance(chunk, Decoded)
+        inferring.score(chunk)
+    found = {Path(one.uri).name: one for one in bridge.run(apart.store.page(apart.id, limit=1000)).outcomes}
+    bridge.run(apart.store.close())
+    bridge.close()
+    assert len(found) == NUM_GOOD
+    died = found.pop("105.png")
+    assert died.error is not None
+    assert (died.status, died.error.type) == ("failed", "process_died")
+    alone = Predictor(bundle)
+    for outcome in found.values():
+        prepared = alone.prepare(Path(outcome.uri.removeprefix("file://")).read_bytes())
+        expected = alone.interpret(alone.score(prepared.pixels[None])[0])
+        assert (outcome.status, outcome.labels, outcome.width) == ("ok", expected.labels, prepared.width)
+        assert outcome.confidence == pytest.approx(expected.confidence, abs=1e-5)
+
+
 @pytest.mark.slow
 def test_images_that_hang_are_timed_out_and_others_are_unaffected(run: BatchRun) -> None:
     bad = {"040.png": DEADLY, "041.png": ENDLESS, "105.png": ENDLESS}
-    found = outcomes(spoilt(run, bad))
+    found = outcomes(replace(spoilt(run, bad), options=JobOptions(item_timeout_s=2)))
     statuses = {name: outcome.status for name, outcome in found.items() if outcome.status != "ok"}
     assert statuses == {"040.png": "failed", "041.png": "timed_out", "105.png": "timed_out"}
     hung = found["041.png"].error

@@ -1,5 +1,6 @@
 """The batch API in front of a real store; drivers are played by the test."""
 
+import asyncio
 import io
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ from fastapi.testclient import TestClient
 from tests.serving.drivers import PlayedDrivers
 from tests.stores.store_documents import chunk_of, job
 
+import glint
 from glint.adapters.sqlite_store import SqliteStore
+from glint.client import RefusedError
 from glint.core.allowed import Allowed
 from glint.core.stores import Bridge
 from glint.serving.batch_desk import Desk
@@ -33,10 +36,15 @@ def drivers() -> PlayedDrivers:
 
 
 @pytest.fixture
-def client(store: SqliteStore, drivers: PlayedDrivers, tmp_path: Path) -> Iterator[httpx.Client]:
-    allowed = Allowed((str(tmp_path), "az://images/line-4"), ("models:/",), ("hooks.example.com",))
+def whole(store: SqliteStore, drivers: PlayedDrivers, tmp_path: Path) -> FastAPI:
+    allowed = Allowed((str(tmp_path), "az://images/line-4"), ("models:/", "/srv/bundles"), ("hooks.example.com",))
     whole = FastAPI()
     whole.mount(PREFIX, create_batch_app(Desk(store, drivers, allowed)))
+    return whole
+
+
+@pytest.fixture
+def client(whole: FastAPI) -> Iterator[httpx.Client]:
     with TestClient(whole, base_url=f"http://glint{PREFIX}") as client:
         yield client
 
@@ -96,6 +104,9 @@ def test_an_endpoint_is_made_once(client: httpx.Client, endpoint: str) -> None:
     [
         ({"name": "../x"}, "name '../x' must be"),
         ({"name": "x", "deployments": {"a": {"model": "/tmp/bundle"}}}, "is not within what GLINT_BATCH_MODELS allows"),
+        ({"name": "x", "deployments": {"a": {"model": "/srv/bundles/../secret"}}}, "GLINT_BATCH_MODELS allows"),
+        ({"name": "x", "deployments": {"a": {"model": "/srv/bundles-2/x"}}}, "GLINT_BATCH_MODELS allows"),
+        ({"name": "x", "deployments": {"a": {"model": "bundle"}}}, "must be an absolute path"),
         ({"name": "x", "deployments": {"a": {"model": MODEL, "options": {"topk": 3}}}}, "options.topk is no option"),
         ({"name": "x", "default": "main"}, "has not deployment 'main'; its deployments are none yet"),
     ],
@@ -266,10 +277,39 @@ def test_a_deleted_job_leaves_nothing(client: httpx.Client, endpoint: str, store
     bridge.close()
 
 
+def test_a_store_that_cannot_be_used_is_no_fault_of_the_caller(client: httpx.Client, store: SqliteStore) -> None:
+    store.path.write_text("no database at all, but quite some text " * 100)
+    answer = client.get("jobs", headers={"x-request-id": "line-4"})
+    refused(answer, 503, "the result store cannot be used at the moment; the server's log has it under request line-4")
+    assert (answer.json()["reason"], answer.headers["retry-after"]) == ("store_unavailable", "5")
+    assert str(store.path) not in answer.text
+
+
 def test_logs_are_those_of_the_latest_driver(client: httpx.Client, endpoint: str, drivers: PlayedDrivers) -> None:
     id = submitted(client)
     drivers.printed[f"glint-{id}-1"] = "opening the model"
     assert client.get(f"jobs/{id}/logs").json() == {"attempt": 1, "text": "opening the model"}
+
+
+def test_asyncio_callers_have_the_whole_api(whole: FastAPI, store: SqliteStore, tmp_path: Path) -> None:
+    async def call() -> None:
+        async with glint.AsyncClient("http://glint", transport=httpx.ASGITransport(whole)) as client:
+            batch = client.batch
+            assert (await batch.create("boards", MODEL)).default == "main"
+            assert [one.name for one in await batch.endpoints()] == ["boards"]
+            job = await batch.submit("boards", ["az://images/line-4/a.jpg"], priority=3)
+            await store.put_chunk(*chunk_of(job.id, 0))
+            assert [one.id for one in await batch.jobs("boards")] == [job.id]
+            assert (await batch.cancel(job.id)).status == "cancelled"
+            assert (await batch.wait(job.id)).done == 5
+            assert len([outcome async for outcome in batch.results(job.id, status="ok")]) == 4
+            await batch.save_results(job.id, tmp_path / "outcomes.csv", "csv")
+            assert len((tmp_path / "outcomes.csv").read_text().splitlines()) == 6
+            await batch.delete_job(job.id)
+            with pytest.raises(RefusedError, match=f"there is no job {job.id!r}"):
+                await batch.job(job.id)
+
+    asyncio.run(call())
 
 
 def test_openapi_describes_every_operation_and_its_problems(client: httpx.Client) -> None:

@@ -1,22 +1,33 @@
 """Batch jobs of a real server: drivers are Ray jobs, which live, die and are cancelled."""
 
+import asyncio
+import json
 import os
 import select
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+import ray
+from ray.dashboard.utils import ray_address_to_api_server_url
+from ray.job_submission import JobSubmissionClient
 
 import glint
+from glint.core.books import Books
+from glint.core.stores import Bridge
+from glint.core.submission import JobInput, Submission
 from glint.pipelines.train import Trained
 from glint.serving.batch_answers import JobProgress
 from glint.serving.batch_serve import start_batch, stop_batch
 from glint.settings import Settings
-from glint.wiring import open_desk, open_supervisor
+from glint.wiring import driver_environment, open_desk, open_store, open_supervisor
 
 pytestmark = pytest.mark.slow
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +46,11 @@ def until(client: glint.Client, id: str, reached: Callable[[JobProgress], bool])
         if reached(progress):
             return progress
     raise AssertionError(f"{progress}\n{client.batch.logs(id).text}")
+
+
+def api_server() -> str:
+    """Where this Ray takes submissions."""
+    return str(ray_address_to_api_server_url(ray.get_runtime_context().gcs_address))
 
 
 def driver_of(id: str) -> int:
@@ -68,6 +84,7 @@ def test_an_inline_list_is_scored_and_a_mistake_is_told_without_further_attempts
     second = client.batch.submit("boards", str(listed))
     assert client.batch.wait(first.id).statuses == {"ok": 3}
     assert client.batch.wait(second.id).status == "failed"
+    listed.unlink()  # the folder is other tests' too
     told = client.batch.job(second.id)
     assert told.attempt == 1
     assert told.error is not None
@@ -81,6 +98,67 @@ def test_a_driver_that_dies_is_followed_by_another_which_completes_the_job(clien
     done = client.batch.wait(job.id)
     assert (done.status, done.done) == ("completed", 280), client.batch.logs(job.id).text
     assert client.batch.job(job.id).attempt == 2
+
+
+def test_two_supervisors_start_every_attempt_once(client: glint.Client, boards: Path, settings: Settings) -> None:
+    def play() -> str:
+        job = client.batch.submit("boards", str(boards))
+        until(client, job.id, lambda progress: progress.status == "running")
+        os.kill(driver_of(job.id), signal.SIGKILL)
+        done = client.batch.wait(job.id)
+        assert (done.status, done.done) == ("completed", 280), client.batch.logs(job.id).text
+        return job.id
+
+    async def beside() -> str:
+        mine = settings.model_copy(update={"batch_inputs": str(boards)})
+        second = asyncio.create_task(open_supervisor(mine).run())
+        try:
+            return await asyncio.to_thread(play)
+        finally:
+            second.cancel()
+
+    id = asyncio.run(beside())
+    names = {one.submission_id for one in JobSubmissionClient(api_server()).list_jobs()}
+    assert {name for name in names if name and id in name} == {f"glint-{id}-1", f"glint-{id}-2"}
+    assert client.batch.job(id).attempt == 2
+
+
+def test_a_driver_may_be_submitted_by_hand(
+    trained: Trained, settings: Settings, boards: Path, tmp_path: Path, client: glint.Client
+) -> None:
+    mine = settings.model_copy(
+        update={"store": f"sqlite:///{tmp_path / 'results.db'}", "batch_inputs": str(boards)}  # no supervisor's
+    )
+    submission = Submission(
+        id="by-hand",
+        endpoint="boards",
+        deployment="main",
+        model=trained.model_uri,
+        input=JobInput(uri=str(boards)),
+        request_digest="0",
+    )
+    bridge, store = Bridge(), open_store(mine)
+    bridge.run(Books(store).put_submission(submission))
+    variables = json.dumps({"env_vars": driver_environment(mine)})
+    submit = [
+        str(Path(sys.executable).with_name("ray")),
+        "job",
+        "submit",
+        "--address",
+        api_server(),
+        "--runtime-env-json",
+        variables,
+        "--",
+    ]
+    command = [*submit, sys.executable, str(REPOSITORY / "deployments" / "batch_job.py"), "--job", "by-hand"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    found = bridge.run(Books(store).submission("by-hand"))
+    assert found is not None
+    assert found[0].status == "completed", done.stdout
+    assert len(bridge.collect(store.chunks("by-hand"))) == 3
+    bridge.run(store.close())
+    bridge.close()
 
 
 def test_cancelling_ends_the_driver_and_a_retry_completes_the_job(client: glint.Client, boards: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from glint.adapters.cosmos_client import CosmosAddress, parse_address
 from glint.adapters.cosmos_setup import create_schema
-from glint.adapters.cosmos_store import CosmosStore, WriteLimits
+from glint.adapters.cosmos_store import CosmosStore
 from glint.adapters.sqlite_store import SqliteStore
 from glint.core.stores import Bridge, ResultStore
 from glint.emulators.fidelity import CosmosProxy
@@ -21,7 +21,7 @@ from glint.emulators.fidelity import CosmosProxy
 # For store_documents, here and in the processes that the tests start.
 sys.path.append(str(Path(__file__).parent))
 
-from store_documents import BRIEF_S, account_key, emulator_key
+from store_documents import account_key, emulator_key
 
 
 @pytest.fixture
@@ -62,13 +62,5 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, bridge: Bridge) -> Ite
         "account": lambda: CosmosStore(request.getfixturevalue("real"), tmp_path),
     }
     store = stores[request.param]()
-    yield store
-    bridge.run(store.close())
-
-
-@pytest.fixture(params=["emulated", "real"])
-def brief_store(request: pytest.FixtureRequest, tmp_path: Path, bridge: Bridge) -> Iterator[CosmosStore]:
-    """A store that has a time to live, of BRIEF_S; SQLite has none, and settings that ask it for one are refused."""
-    store = CosmosStore(request.getfixturevalue(request.param), tmp_path, WriteLimits(ttl_s=BRIEF_S))
     yield store
     bridge.run(store.close())

@@ -18,7 +18,7 @@ MODEL = ModelRef(name="boards", version="3", bundle="b1", policy="p1", engine="o
 LABELS = ("good", "open", "short")
 DECISIONS = ("accept", "review", "reject")
 BRIEF_S = 10
-"""How long outcomes live in a store of short memory."""
+"""How long the outcomes of a chunk of short memory live."""
 
 
 def new_job_id() -> str:

@@ -20,7 +20,7 @@ from azure.cosmos.aio import CosmosClient
 from azure.cosmos.exceptions import CosmosBatchOperationError, CosmosHttpResponseError
 
 from glint.adapters.authority import authority_options
-from glint.core.errors import GlintError
+from glint.core.errors import GlintError, StoreError
 
 OPEN_TIMEOUT_S = 6.0
 MAX_CONNECTIONS = 32
@@ -32,7 +32,7 @@ THROTTLED = frozenset({TOO_MANY, 449})
 TRANSIENT = frozenset({408, 410, 429, 449, 500, 502, 503, 504})
 
 
-class UnreachableError(GlintError):
+class UnreachableError(StoreError):
     """The account does not answer now, or asks to come back later, in `retry_after_s` at the earliest."""
 
     def __init__(self, line: str, throttled: bool = False, retry_after_s: float = 0.0) -> None:
@@ -57,23 +57,23 @@ class CosmosAddress:
 
     @property
     def url(self) -> str:
-        """The account's endpoint; raises GlintError for one that is none."""
+        """The account's endpoint; raises StoreError for one that is none."""
         if self.endpoint is None:
             return f"https://{self.account}.documents.azure.com:443/"
         if not re.fullmatch(r"https?://([\w.-]+|\[[\da-fA-F:]+\])(:\d{1,5})?/?", self.endpoint):
             shown = re.split("[;?]", self.endpoint)[0]  # without the key of a connection string
-            raise GlintError(f"GLINT_COSMOS_ENDPOINT {shown!r} must be https://HOST[:PORT]")
+            raise StoreError(f"GLINT_COSMOS_ENDPOINT {shown!r} must be https://HOST[:PORT]")
         return self.endpoint
 
     def credential(self) -> str | None:
-        """The account key, None for Entra ID; raises GlintError for what cannot be a key, or no identity sign in with.
+        """The account key, None for Entra ID; raises StoreError for what cannot be a key, or no identity sign in with.
 
         The SDK would look at the key only when it signs, and let the decoder's own error out.
         """
         key = (self.key() or "").strip()
         if not key:
             if self.url.startswith("http://"):
-                raise GlintError(
+                raise StoreError(
                     f"GLINT_COSMOS_ENDPOINT {self.url} is not https, where an identity could sign in: set "
                     "GLINT_COSMOS_KEY"
                 )
@@ -81,7 +81,7 @@ class CosmosAddress:
         try:
             base64.b64decode(key, validate=True)
         except (binascii.Error, ValueError):
-            raise GlintError("GLINT_COSMOS_KEY is not the key of an account: it is not base64") from None
+            raise StoreError("GLINT_COSMOS_KEY is not the key of an account: it is not base64") from None
         return key
 
     @property
@@ -91,10 +91,10 @@ class CosmosAddress:
 
 
 def parse_address(uri: str) -> tuple[str, str]:
-    """Account and database of cosmos://ACCOUNT/DATABASE; raises GlintError for anything else."""
+    """Account and database of cosmos://ACCOUNT/DATABASE; raises StoreError for anything else."""
     account, _, database = uri.removeprefix("cosmos://").partition("/")
     if not uri.startswith("cosmos://") or not account or not database or set(database) & set("/\\?#"):
-        raise GlintError(f"GLINT_STORE {uri!r} must be cosmos://ACCOUNT/DATABASE")
+        raise StoreError(f"GLINT_STORE {uri!r} must be cosmos://ACCOUNT/DATABASE")
     return account, database
 
 
@@ -147,7 +147,7 @@ class explained:  # noqa: N801 - it is used like a function
         """Begin."""
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Raise GlintError in place of an error that it can name; UnreachableError of one that may pass."""
+        """Raise StoreError in place of an error that it can name; UnreachableError of one that may pass."""
         if error is None or isinstance(error, GlintError):
             return
         named = explain(error, self._address)
@@ -155,23 +155,23 @@ class explained:  # noqa: N801 - it is used like a function
             raise named from None
 
 
-def explain(error: BaseException, address: CosmosAddress) -> GlintError | None:
+def explain(error: BaseException, address: CosmosAddress) -> StoreError | None:
     """The one line that says what to change, or None for an error that is no fault of account or network."""
     where = f"GLINT_STORE {address.uri}"
     status = status_of(error)
     if isinstance(error, ClientAuthenticationError) and address.key() is None:
-        return GlintError(
+        return StoreError(
             f"{where}: no Azure identity opens the account; sign in (az login, a workload or managed identity) or set "
             "GLINT_COSMOS_KEY"
         )
     if status == 401 or isinstance(error, ClientAuthenticationError):
-        return GlintError(
+        return StoreError(
             f"{where}: the account refuses the credential; check GLINT_COSMOS_KEY, or unset it for Entra ID"
         )
     if status == 403:
-        return GlintError(f"{where}: {_forbidden(error, address)}")
+        return StoreError(f"{where}: {_forbidden(error, address)}")
     if status == NOT_FOUND:
-        return GlintError(f"{where}: the account has no such database or container; glint store init makes them")
+        return StoreError(f"{where}: the account has no such database or container; glint store init makes them")
     if status in THROTTLED:
         more = "; raise the database's RU/s, or set GLINT_COSMOS_RU to them, so that a job leaves readers some"
         return UnreachableError(

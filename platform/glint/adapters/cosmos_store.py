@@ -40,7 +40,7 @@ from glint.adapters.cosmos_schema import (
 )
 from glint.adapters.dead_letters import keep
 from glint.adapters.limiter import RequestUnitLimiter
-from glint.core.errors import GlintError
+from glint.core.errors import GlintError, StoreError
 from glint.core.job import CHUNK_ROWS, Chunk, Job
 from glint.core.label_event import LabelEvent, sort_key
 from glint.core.outcome import Outcome
@@ -69,14 +69,13 @@ class WriteLimits:
 
     write_ru: float | None = None
     deadline_s: float = 120.0
-    ttl_s: int | None = None
 
 
 class CosmosStore:
     """A result store in one database. Opens nothing before its first use; pickles without connection and secrets.
 
-    A chunk that cannot be written within the deadline is kept in a file below `dead_letters` and raises GlintError.
-    All methods raise GlintError naming the setting where the account refuses or does not answer.
+    A chunk that cannot be written within the deadline is kept in a file below `dead_letters` and raises StoreError.
+    All methods raise StoreError naming the setting where the account refuses or does not answer.
     """
 
     def __init__(
@@ -175,7 +174,7 @@ class CosmosStore:
         """Write a chunk's outcomes and its document in one transaction; again, it replaces them."""
         check_chunk(chunk, outcomes)
         pk = partition_key(chunk.job_id, chunk.chunk, self.num_partitions)
-        ttl = {"ttl": self.limits.ttl_s} if self.limits.ttl_s else {}
+        ttl = {"ttl": chunk.ttl_s} if chunk.ttl_s else {}
         documents = [{"pk": pk, "kind": "outcome", **ttl, **outcome_document(row)} for row in outcomes]
         # The chunk's document comes last: where the batch must be cut, nothing counts before all of it stands.
         documents.append(
@@ -186,7 +185,7 @@ class CosmosStore:
         except (GlintError, AzureError) as error:
             file = keep(self.dead_letters, chunk, outcomes)
             reason = str(error).partition("\n")[0]
-            raise GlintError(f"{reason}; chunk {chunk.chunk} of job {chunk.job_id} is kept in {file}") from None
+            raise StoreError(f"{reason}; chunk {chunk.chunk} of job {chunk.job_id} is kept in {file}") from None
 
     async def chunks(self, job_id: str) -> AsyncIterator[Chunk]:
         """Every chunk document of a job, in chunk order; those written meanwhile may be among them."""

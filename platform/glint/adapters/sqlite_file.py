@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from glint.core.errors import GlintError
+from glint.core.errors import StoreError
 
 APPLICATION_ID = 0x676C6E74  # "glnt": the header field by which a SQLite file says whose it is
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUSY_S = 60.0
 
 # Outcomes come in the order of their ids, which are hashes. The filter index repeats that order and carries every
@@ -21,15 +21,17 @@ _SCHEMA = f"""
 CREATE TABLE outcomes (
     pk TEXT NOT NULL, id TEXT NOT NULL,
     status TEXT NOT NULL, label TEXT, decision TEXT, confidence REAL,
-    document TEXT NOT NULL, etag TEXT NOT NULL,
+    document TEXT NOT NULL, etag TEXT NOT NULL, expires REAL,
     PRIMARY KEY (pk, id)
 );
-CREATE INDEX outcomes_filter ON outcomes (pk, id, status, label, decision, confidence);
+CREATE INDEX outcomes_filter ON outcomes (pk, id, status, label, decision, confidence, expires);
+CREATE INDEX outcomes_expiry ON outcomes (expires) WHERE expires IS NOT NULL;
 CREATE TABLE chunks (
     job_id TEXT NOT NULL, chunk INTEGER NOT NULL,
-    document TEXT NOT NULL, etag TEXT NOT NULL,
+    document TEXT NOT NULL, etag TEXT NOT NULL, expires REAL,
     PRIMARY KEY (job_id, chunk)
 );
+CREATE INDEX chunks_expiry ON chunks (expires) WHERE expires IS NOT NULL;
 CREATE TABLE jobs (
     id TEXT NOT NULL PRIMARY KEY, sort_key TEXT NOT NULL,
     document TEXT NOT NULL, etag TEXT NOT NULL
@@ -64,7 +66,7 @@ _ENVIRONMENT = {
 
 @contextmanager
 def named_failures(path: Path) -> Iterator[None]:
-    """Turn the failures that are not ours into GlintErrors that name the setting and the file."""
+    """Turn the failures that are not ours into StoreErrors that name the setting and the file."""
     try:
         yield
     except OSError as error:
@@ -80,8 +82,8 @@ def _code(error: sqlite3.DatabaseError) -> int:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
-def _unusable(path: Path, reason: str) -> GlintError:
-    return GlintError(
+def _unusable(path: Path, reason: str) -> StoreError:
+    return StoreError(
         f"GLINT_STORE sqlite:///{path} {reason}; it must be a file of glint's own, or a new one, on a local disk that "
         "you may write to"
     )
@@ -90,7 +92,7 @@ def _unusable(path: Path, reason: str) -> GlintError:
 def connect(path: Path, num_partitions: int) -> sqlite3.Connection:
     """Open the file, made when there is none, its folder too.
 
-    The caller keeps threads apart and begins transactions by hand. Raises GlintError for a database of another
+    The caller keeps threads apart and begins transactions by hand. Raises StoreError for a database of another
     program or of a newer glint, or one made with another number of partitions; beyond that, what `named_failures`
     names.
     """
@@ -143,13 +145,13 @@ def _check(connection: sqlite3.Connection, path: Path, num_partitions: int) -> N
     version = _number(connection, "PRAGMA user_version")
     if version != SCHEMA_VERSION:
         age = "a newer" if version > SCHEMA_VERSION else "an older"
-        raise GlintError(
+        raise StoreError(
             f"GLINT_STORE sqlite:///{path} has schema version {version}, made by {age} glint; this one knows version "
             f"{SCHEMA_VERSION}: name another file"
         )
     partitions = _number(connection, "SELECT num_partitions FROM layout")
     if partitions != num_partitions:
-        raise GlintError(
+        raise StoreError(
             f"GLINT_STORE sqlite:///{path} was made with num_partitions {partitions}, got {num_partitions}: keep it "
             "or name another file"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
@@ -34,12 +35,14 @@ CHUNKS_AT_ONCE = 1000
 
 _NEW_ETAG = "lower(hex(randomblob(8)))"
 _PUT_OUTCOME = f"""
-INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, {_NEW_ETAG}) ON CONFLICT (pk, id) DO UPDATE SET
+INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, {_NEW_ETAG}, ?) ON CONFLICT (pk, id) DO UPDATE SET
     status = excluded.status, label = excluded.label, decision = excluded.decision,
-    confidence = excluded.confidence, document = excluded.document, etag = excluded.etag
+    confidence = excluded.confidence, document = excluded.document, etag = excluded.etag,
+    expires = excluded.expires
 """
-_PUT_CHUNK = f"INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, {_NEW_ETAG})"
+_PUT_CHUNK = f"INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, {_NEW_ETAG}, ?)"
 _PUT_JOB = f"INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, {_NEW_ETAG}) RETURNING etag"
+_LIVES = "(expires IS NULL OR expires > ?)"
 _PUT_LABEL_EVENT = "INSERT OR REPLACE INTO label_events VALUES (?, ?, ?)"
 
 
@@ -163,6 +166,7 @@ class SqliteStore:
 
 def _put_job(connection: sqlite3.Connection, job: Job, etag: str | None) -> str:
     with transaction(connection):
+        _sweep(connection)
         if etag is not None:
             row = connection.execute("SELECT etag FROM jobs WHERE id = ?", (job.id,)).fetchone()
             if row is None or row[0] != etag:
@@ -197,35 +201,43 @@ def _forget_chunks(connection: sqlite3.Connection, job_id: str, numbers: Collect
 
 def _put_chunk(connection: sqlite3.Connection, key: str, chunk: Chunk, outcomes: Sequence[Outcome]) -> None:
     rows = [
-        (key, row.id, row.status, row.label, row.decision, row.confidence, row.model_dump_json()) for row in outcomes
+        (key, row.id, row.status, row.label, row.decision, row.confidence, row.model_dump_json(), chunk.expires)
+        for row in outcomes
     ]
     with transaction(connection):
         connection.executemany(_PUT_OUTCOME, rows)
-        connection.execute(_PUT_CHUNK, (chunk.job_id, chunk.chunk, chunk.model_dump_json()))
+        connection.execute(_PUT_CHUNK, (chunk.job_id, chunk.chunk, chunk.model_dump_json(), chunk.expires))
+
+
+def _sweep(connection: sqlite3.Connection) -> None:
+    """Delete what has outlived its time; until then nobody is shown it."""
+    for table in ("outcomes", "chunks"):
+        connection.execute(f"DELETE FROM {table} WHERE expires <= ?", (time.time(),))
 
 
 def _chunks_after(connection: sqlite3.Connection, job_id: str, last: int) -> list[Chunk]:
     rows = connection.execute(
-        "SELECT document FROM chunks WHERE job_id = ? AND chunk > ? ORDER BY chunk LIMIT ?",
-        (job_id, last, CHUNKS_AT_ONCE),
+        f"SELECT document FROM chunks WHERE job_id = ? AND chunk > ? AND {_LIVES} ORDER BY chunk LIMIT ?",
+        (job_id, last, time.time(), CHUNKS_AT_ONCE),
     )
     return [Chunk.model_validate_json(document) for (document,) in rows]
 
 
 def _page(connection: sqlite3.Connection, keys: list[str], where: OutcomeFilter, cursor: str, limit: int) -> Page:
     conditions, values = _conditions(where)
+    now = time.time()
     # Each partition offers its first rows, out of the index alone; documents are read of those that make the page.
     # One row more than the page tells whether another page follows.
     first = f"ORDER BY id LIMIT {limit + 1}"
     partition = (
         "SELECT * FROM (SELECT id, rowid AS row FROM outcomes INDEXED BY outcomes_filter "
-        f"WHERE pk = ? AND id > ?{conditions} {first})"
+        f"WHERE pk = ? AND id > ? AND {_LIVES}{conditions} {first})"
     )
     query = (
         f"SELECT found.id, document FROM ({' UNION ALL '.join([partition] * len(keys))} {first}) AS found "
         "JOIN outcomes ON outcomes.rowid = found.row ORDER BY found.id"
     )
-    rows = connection.execute(query, [value for key in keys for value in (key, cursor, *values)]).fetchall()
+    rows = connection.execute(query, [value for key in keys for value in (key, cursor, now, *values)]).fetchall()
     found = rows[:limit]
     return Page(
         outcomes=tuple(Outcome.model_validate_json(document) for _, document in found),

@@ -49,7 +49,7 @@ def _help(option: str) -> str:
 @app.command()
 def run(
     model: Model,
-    input: Annotated[str, typer.Option(help="a manifest, a folder or az://CONTAINER/PREFIX")],
+    input: Annotated[str, typer.Option(help="a manifest (.parquet; az:// too), a folder or az://CONTAINER/PREFIX")],
     job: Annotated[str | None, typer.Option(help="name of the job; default: from model, input and options")] = None,
     error_threshold: Annotated[str | None, typer.Option(metavar="N|N%", help=_help("error_threshold"))] = None,
     mini_batch_size: Annotated[int | None, typer.Option(help=_help("mini_batch_size"))] = None,
@@ -57,6 +57,8 @@ def run(
     max_retries: Annotated[int | None, typer.Option(help=_help("max_retries"))] = None,
     item_timeout_s: Annotated[float | None, typer.Option(help=_help("item_timeout_s"))] = None,
     mini_batch_timeout_s: Annotated[float | None, typer.Option(help=_help("mini_batch_timeout_s"))] = None,
+    decode: Annotated[str | None, typer.Option(metavar="auto|fused|apart", help=_help("decode"))] = None,
+    ttl_days: Annotated[int | None, typer.Option(help=_help("ttl_days"))] = None,
     top_k: Annotated[int | None, typer.Option(help=_help("top_k"))] = None,
     engine: Annotated[str | None, typer.Option(help=_help("engine"))] = None,
     parquet: Annotated[bool | None, typer.Option("--parquet", help=_help("parquet"))] = None,
@@ -78,18 +80,24 @@ def run(
     from glint.cli.console import emit, progress
     from glint.pipelines.access import check_input
     from glint.settings import Settings
-    from glint.wiring import check_store, check_store_answers, open_images, open_model, open_predictor, open_store
+    from glint.wiring import (
+        check_store,
+        check_store_answers,
+        open_images,
+        open_model,
+        open_store,
+        pinned,
+        pinned_preparer,
+    )
 
     given = {name: value for name, value in locals().items() if name in JobOptions.model_fields and value is not None}
-    options = job_options(given, as_flags=True)
     settings = Settings()
+    options = job_options({"ttl_days": settings.outcome_ttl_days} | given, as_flags=True)
     images = open_images(settings)
     check_input(input, images)
     check_store_answers(settings)
 
     # They take seconds to import, which a wrong setting need not wait for.
-    from functools import partial
-
     from glint.cli.starting import start
     from glint.cli.tables import fields
     from glint.pipelines.batch import freeze_input, run_batch
@@ -104,7 +112,8 @@ def run(
         batch = BatchRun(
             model_uri=found.uri,
             model=found.ref,
-            open_predictor=partial(open_predictor, found.uri, settings, found.bundle.policy, options.engine),
+            open_predictor=pinned(found, settings),
+            open_preparer=pinned_preparer(found, settings),
             input=input,
             manifest=manifest,
             images=images,

@@ -7,7 +7,6 @@ import json
 import time
 import urllib.request
 from collections.abc import Callable
-from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TypeVar
@@ -38,9 +37,10 @@ from glint.wiring import (
     open_images,
     open_limits,
     open_model,
-    open_predictor,
     open_registry,
     open_store,
+    pinned,
+    pinned_preparer,
     serving_sources,
 )
 
@@ -178,8 +178,9 @@ def _snapshot(source: str, labels: Path, out: Path, settings: Settings, progress
 
 def _evaluate(model: str, manifest: Manifest, report: Path, settings: Settings, progress: Progress) -> Evaluation:
     found = open_model(model, settings)
-    predictor = partial(open_predictor, found.uri, settings, found.bundle.policy)
-    return evaluate(found.bundle, found.ref, predictor, manifest, "test", open_images(settings), report, progress)
+    return evaluate(
+        found.bundle, found.ref, pinned(found, settings), manifest, "test", open_images(settings), report, progress
+    )
 
 
 def _batch(model: str, manifest: Path, settings: Settings, progress: Progress) -> BatchResult:
@@ -187,7 +188,8 @@ def _batch(model: str, manifest: Path, settings: Settings, progress: Progress) -
     run = BatchRun(
         model_uri=found.uri,
         model=found.ref,
-        open_predictor=partial(open_predictor, found.uri, settings, found.bundle.policy),
+        open_predictor=pinned(found, settings),
+        open_preparer=pinned_preparer(found, settings),
         input=str(manifest),
         manifest=freeze_input(str(manifest), images, settings.home_path, progress),
         images=images,

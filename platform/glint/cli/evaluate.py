@@ -36,8 +36,6 @@ def evaluate(
 
         glint evaluate --model models:/boards/3 --engine torch --manifest manifest.parquet --report exact
     """
-    from functools import partial
-
     from glint.cli.console import emit, progress
     from glint.cli.evaluated import shown
     from glint.cli.opponent import find_opponent
@@ -45,7 +43,7 @@ def evaluate(
     from glint.core.manifest import Manifest
     from glint.pipelines.evaluate import evaluate as run_evaluation
     from glint.settings import Settings
-    from glint.wiring import open_images, open_model, open_predictor
+    from glint.wiring import open_images, open_model, pinned
 
     settings = Settings()
     opened = Manifest.open(manifest)
@@ -56,7 +54,7 @@ def evaluate(
         evaluation = run_evaluation(
             found.bundle,
             found.ref,
-            partial(open_predictor, found.uri, settings, found.bundle.policy, engine),
+            pinned(found, settings),
             opened,
             split,
             open_images(settings),

@@ -17,7 +17,7 @@ from glint.core.gate import Gate, GateReport, Margins, Promotion
 from glint.core.manifest import Manifest
 from glint.core.progress import Progress
 from glint.settings import Settings
-from glint.wiring import Model, open_images, open_limits, open_model, open_predictor, open_registry
+from glint.wiring import Model, open_images, open_limits, open_model, open_registry, pinned
 
 if TYPE_CHECKING:
     from glint.pipelines.evaluate import Candidate
@@ -60,7 +60,7 @@ def enter(
 def _candidate(model: Model, settings: Settings) -> Candidate:
     from glint.pipelines.evaluate import Candidate
 
-    opening = partial(open_predictor, model.uri, settings, model.bundle.policy)
+    opening = pinned(model, settings)
     return Candidate(model.bundle, model.ref, opening)
 
 

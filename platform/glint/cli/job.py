@@ -2,8 +2,8 @@
 
     python -m glint.cli.job --job ID
 
-It exits with 0 when the books say how the job ended, a mistake of the user's included. Any other end is its death, and
-the supervisor starts another one.
+It exits with 0 when the books say how the job ended, a mistake of the user's included. Any other end is its death, such
+as of a store that stays away, and the supervisor starts another one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from glint.core.errors import GlintError
+from glint.core.errors import GlintError, StoreError
 from glint.core.job_options import job_options
 from glint.core.submission import Submission, SubmissionStatus
 from glint.settings import Settings, quieten, read_settings
@@ -51,6 +51,8 @@ def drive(job_id: str, settings: Settings) -> None:
     try:
         with progress() as told:
             result = _score(submission, settings, told)
+    except StoreError:
+        raise  # it may be back for the next attempt
     except GlintError as mistake:
         print(f"glint: {mistake}", file=sys.stderr)
         _end(submission, settings, "failed", str(mistake))
@@ -77,19 +79,17 @@ def _score(submission: Submission, settings: Settings, told: Progress) -> BatchR
 
 def _open_run(submission: Submission, settings: Settings, told: Progress) -> BatchRun:
     """The run that the submission asks for; what an earlier attempt has pinned stays so."""
-    from functools import partial
-
     from glint.core.stores import Bridge
     from glint.pipelines.batch_run import BatchRun
     from glint.pipelines.chunk_actors import num_nodes
     from glint.pipelines.listing import open_input
-    from glint.wiring import open_allowed, open_images, open_model, open_predictor, open_store
+    from glint.wiring import open_allowed, open_images, open_model, open_store, pinned, pinned_preparer
 
     bridge, store = Bridge(), open_store(settings, num_nodes())
     known = bridge.run(store.get_job(submission.id))
     bridge.run(store.close())
     bridge.close()
-    options = job_options(submission.options)
+    options = job_options({"ttl_days": settings.outcome_ttl_days} | submission.options)
     model = open_model(known.model_uri if known else submission.model, settings, options.engine)
     asked = submission.input
     if known and Path(known.manifest).exists():
@@ -101,7 +101,8 @@ def _open_run(submission: Submission, settings: Settings, told: Progress) -> Bat
     return BatchRun(
         model_uri=model.uri,
         model=model.ref,
-        open_predictor=partial(open_predictor, model.uri, settings, model.bundle.policy, options.engine),
+        open_predictor=pinned(model, settings),
+        open_preparer=pinned_preparer(model, settings),
         input=known.input if known else source,
         manifest=manifest,
         images=images,

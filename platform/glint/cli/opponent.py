@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from glint.core.errors import GlintError
 from glint.pipelines.evaluate import Candidate
 from glint.settings import Settings
-from glint.wiring import Model, open_model, open_predictor, open_registry
+from glint.wiring import Model, open_model, open_registry, pinned
 
 CHAMPION = "champion"
 NOTHING = "none"
@@ -53,5 +51,5 @@ def _unlike(model: Model, other: Model, classes: tuple[str, ...]) -> str | None:
 
 
 def _candidate(model: Model, settings: Settings) -> Candidate:
-    opening = partial(open_predictor, model.uri, settings, model.bundle.policy)
+    opening = pinned(model, settings)
     return Candidate(model.bundle, model.ref, opening)

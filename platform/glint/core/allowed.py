@@ -9,6 +9,8 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from glint.core.errors import GlintError
 
+REGISTERED = "models:/"
+
 
 @dataclass(frozen=True)
 class Allowed:
@@ -30,8 +32,13 @@ class Allowed:
             self.check_input(uri)
 
     def check_model(self, model: str) -> None:
-        """A model whose address begins with one of `models`."""
-        if not any(model.startswith(prefix) for prefix in self.models):
+        """A registered model whose address begins with one of `models`, or a bundle's folder within one of them."""
+        if model.startswith(REGISTERED):
+            allowed = any(model.startswith(prefix) for prefix in self.models if prefix.startswith(REGISTERED))
+        else:
+            place, folders = _place(model, "model"), [one for one in self.models if not one.startswith(REGISTERED)]
+            allowed = any(_within(place, _place(folder, "model")) for folder in folders)
+        if not allowed:
             raise GlintError(_refusal("model", model, "GLINT_BATCH_MODELS", self.models))
 
     def check_webhook(self, url: str) -> None:
@@ -49,17 +56,17 @@ def listed(setting: str) -> tuple[str, ...]:
     return tuple(entry.strip() for entry in setting.split(",") if entry.strip())
 
 
-def _place(uri: str) -> str:
+def _place(uri: str, what: str = "input") -> str:
     """One spelling for each place: az:// addresses as they are, files as their real path."""
     if uri.startswith("az://"):
         if any(part in (".", "..") for part in uri.split("/")):
-            raise GlintError(f"input {uri!r} must not have . or .. in it")
+            raise GlintError(f"{what} {uri!r} must not have . or .. in it")
         return uri.rstrip("/")
     if "://" in uri and not uri.startswith("file://"):
-        raise GlintError(f"input {uri!r} must be az://CONTAINER/PREFIX, file:///PATH or an absolute path")
+        raise GlintError(f"{what} {uri!r} must be az://CONTAINER/PREFIX, file:///PATH or an absolute path")
     path = os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))) if uri.startswith("file://") else uri
     if not path.startswith("/"):
-        raise GlintError(f"input {uri!r} must be an absolute path: the server's folder is not yours")
+        raise GlintError(f"{what} {uri!r} must be an absolute path: the server's folder is not yours")
     return os.path.realpath(path)
 
 

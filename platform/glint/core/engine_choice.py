@@ -6,15 +6,17 @@ decision (accept, review, reject) of an image.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from glint.core.bootstrap import Bootstrap
 from glint.core.engines import EngineName
-from glint.core.gate import Finding
+from glint.core.finding import Finding
 from glint.core.intervals import exact_interval
+
+if TYPE_CHECKING:  # it needs scipy, which what serves a model does without
+    from glint.core.bootstrap import Bootstrap
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -16,6 +16,10 @@ class MissingError(GlintError):
     """There is nothing of the name that was asked for."""
 
 
+class StoreError(GlintError):
+    """The result store cannot be used, now or as it is set up: whoever runs glint can mend it, a caller cannot."""
+
+
 class ImageError(GlintError):
     """One image cannot be read or decoded: it becomes that image's outcome and disturbs no other.
 

@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from glint.core.bootstrap import MIN_JUDGED_GROUPS, Resampling
 from glint.core.comparison import Comparison, Difference
 from glint.core.duplicates import NEAR_BITS, NUM_BITS
+from glint.core.finding import Finding
 from glint.core.outcome import ModelRef
 from glint.core.splits import listed
 
 MIN_CLASS_IMAGES = 20
 """A class with fewer images, or with images in fewer than MIN_JUDGED_GROUPS groups, is not judged by itself."""
 
-Verdict = Literal["passed", "refused", "not judged", "reported"]
 Gate = Literal["passed", "approved", "refused", "unchecked"]
 
 
@@ -30,24 +30,6 @@ class Margins(BaseModel):
     recall: float = Field(default=0.05, ge=0, le=1, description="the same for the recall of each class")
     latency_factor: float = Field(default=1.5, ge=0, description="of the champion's time for an image")
     max_latency_ms: float | None = Field(default=None, ge=0, description="for an image, whatever the champion takes")
-
-
-class Finding(BaseModel):
-    """What one rule found: `measured` against `limit`, in words, and as numbers where it comes down to two."""
-
-    model_config = ConfigDict(frozen=True)
-
-    rule: str
-    verdict: Verdict
-    measured: str
-    limit: str = ""
-    value: float | None = None
-    bound: float | None = None
-
-    @property
-    def line(self) -> str:
-        """Why it refuses, in one line."""
-        return f"{self.rule}: {self.measured}" + (f"; must be {self.limit}" if self.limit else "")
 
 
 class NearDuplicate(BaseModel):

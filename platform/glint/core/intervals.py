@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
-from scipy.sparse import coo_array
-from scipy.stats import binomtest
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -79,6 +77,8 @@ def group_tallies(targets: Array, predicted: Array, codes: Array, num_classes: i
     num_groups = int(codes.max()) + 1 if len(codes) else 0
 
     def counted(classes: Array, of: Array) -> Any:
+        from scipy.sparse import coo_array  # here: what serves a model need not hold scipy
+
         return coo_array((np.ones(len(of)), (of, classes)), shape=(num_groups, num_classes)).tocsr()
 
     hit = targets == predicted
@@ -181,6 +181,8 @@ def exact_interval(right: int, total: int, level: float = 0.95) -> Interval:
 
     For shares of all or none, where a bootstrap has nothing to vary and would claim certainty.
     """
+    from scipy.stats import binomtest
+
     found = binomtest(right, total).proportion_ci(confidence_level=level, method="exact")
     return Interval(low=float(found.low), high=float(found.high))
 

@@ -52,6 +52,12 @@ class Chunk(BaseModel):
     decisions: dict[str, int]
     timings_s: dict[str, float] = Field(default_factory=dict)
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    ttl_s: int | None = Field(default=None, ge=1, description="that it and its outcomes live for; None: for ever")
+
+    @property
+    def expires(self) -> float | None:
+        """When they go, in seconds since 1970; None: never."""
+        return self.created_at.timestamp() + self.ttl_s if self.ttl_s else None
 
 
 def job_id(bundle_digest: str, input_digest: str, options: Mapping[str, Any]) -> str:
@@ -65,7 +71,9 @@ def num_chunks(num_images: int, size: int = CHUNK_ROWS) -> int:
     return -(-num_images // size)
 
 
-def summarise(job_id: str, chunk: int, outcomes: Iterable[Outcome], timings_s: Mapping[str, float]) -> Chunk:
+def summarise(
+    job_id: str, chunk: int, outcomes: Iterable[Outcome], timings_s: Mapping[str, float], ttl_s: int | None = None
+) -> Chunk:
     """The chunk document of these outcomes: their counts by status, first label and decision."""
     rows = list(outcomes)
     return Chunk(
@@ -76,6 +84,7 @@ def summarise(job_id: str, chunk: int, outcomes: Iterable[Outcome], timings_s: M
         labels=dict(Counter(row.labels[0] for row in rows if row.labels)),
         decisions=dict(Counter(row.decision for row in rows if row.decision)),
         timings_s=dict(timings_s),
+        ttl_s=ttl_s,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -37,9 +37,23 @@ class JobOptions(BaseModel):
     error_threshold: int | str = Field(
         default="5%", description="images, as a count or a share, that may end other than ok before the job fails"
     )
+    decode: Literal["auto", "fused", "apart"] = Field(
+        default="auto", description="fused with inferring, or apart in processes of its own; auto: apart for GPUs"
+    )
+    ttl_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="days that outcomes live, from when they were made; default: for ever",
+    )
     top_k: int = Field(default=DEFAULT_TOP_K, ge=1, le=1000, description="classes kept with each outcome")
     engine: str = Field(default="auto", description=f"one of {', '.join(ENGINES)}")
     parquet: bool = Field(default=False, description="write the outcomes as a Parquet file too when the job ends")
+
+    @property
+    def ttl_s(self) -> int | None:
+        """`ttl_days` in seconds."""
+        return self.ttl_days * 86_400 if self.ttl_days else None
 
     @field_validator("engine")
     @classmethod

@@ -139,6 +139,7 @@ class OutcomeStore(Protocol):
         """Write a chunk's outcomes and its document in one transaction; again, it replaces them.
 
         A chunk comes with the same images each time, for a job's input is frozen; no two of its images are the same.
+        One with a time to live goes after it with its outcomes.
         """
 
     def chunks(self, job_id: str) -> AsyncIterator[Chunk]:

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from glint.adapters.images import Images
-from glint.core.errors import GlintError
+from glint.core.errors import GlintError, ImageError
 from glint.core.job import Chunk, Job, JobStatus, Totals, num_chunks
 from glint.core.job_options import JobOptions
 from glint.core.manifest import Manifest
@@ -34,6 +34,7 @@ from glint.pipelines.chunk_actors import ChunkActors
 from glint.pipelines.labels import NONE
 from glint.pipelines.snapshot import snapshot
 
+MANIFEST = ".parquet"
 Chunks = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
@@ -61,8 +62,11 @@ class BatchResult(BaseModel):
 def freeze_input(source: str, images: Images, home: Path, progress: Progress) -> Manifest:
     """The manifest that `source` is, or a new one of the images in the folder or az:// prefix that it names.
 
-    Raises GlintError for a source that is neither, or that holds no images.
+    What ends in .parquet is a manifest, in Blob Storage too. Raises GlintError for a source that is neither, or that
+    holds no images.
     """
+    if source.startswith("az://") and source.endswith(MANIFEST):
+        return Manifest.open(_fetched(source, images, home), option="--input")
     if Path(source).is_file():
         return Manifest.open(source, option="--input")
     name = hashlib.sha256(source.encode()).hexdigest()[:16]
@@ -70,6 +74,13 @@ def freeze_input(source: str, images: Images, home: Path, progress: Progress) ->
     listing.parent.mkdir(parents=True, exist_ok=True)
     snapshot(images, source, listing, labels=NONE, progress=progress)
     return Manifest.open(listing, option="--input")
+
+
+def _fetched(source: str, images: Images, home: Path) -> Path:
+    try:
+        return images.download(source, home / "inputs")
+    except ImageError as error:
+        raise GlintError(f"--input {source} cannot be read: {error}") from None
 
 
 def run_batch(run: BatchRun, progress: Progress, node_price: float | None = None) -> BatchResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from glint.adapters.images import Images
 from glint.core.job import job_id
@@ -15,7 +15,7 @@ from glint.core.outcome import ModelRef
 from glint.core.stores import ResultStore
 
 if TYPE_CHECKING:
-    from glint.vision.predictor import Predictor
+    from glint.vision.predictor import Predictor, Preparer
 
 CHUNKS_AT_ONCE = 2
 """Of one process: while the last images of a chunk are scored and written, the next one's fill the threads."""
@@ -35,12 +35,24 @@ class BatchRun:
     home: Path
     options: JobOptions = field(default_factory=JobOptions)
     job: str | None = None
+    open_preparer: Callable[[], Preparer] | None = None
+    """for those who decode and never infer; without it they open the whole model"""
 
     @property
     def id(self) -> str:
         """--job, or the hash of bundle, policy, input and those options that make other outcomes."""
         options = {"top_k": self.options.top_k, "policy": self.model.policy}
         return self.job or job_id(self.model.bundle, self.manifest.digest, options)
+
+    def preparer(self) -> Preparer:
+        """What decodes and resizes as the model wants it."""
+        return (self.open_preparer or self.open_predictor)()
+
+    def chunk_rows(self, chunk: int) -> list[dict[str, Any]]:
+        """The manifest's rows of a chunk."""
+        size = self.options.mini_batch_size
+        rows: list[dict[str, Any]] = self.manifest.rows(chunk * size, (chunk + 1) * size).to_pylist()
+        return rows
 
     @property
     def folder(self) -> Path:

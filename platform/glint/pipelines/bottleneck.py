@@ -40,7 +40,7 @@ class Work:
 
     def begin(self, threads: Sequence[Mapping[str, int]]) -> None:
         """Scoring begins, with so many threads by step, and `cores`, on each node."""
-        self._num_nodes = len(threads)
+        self._num_nodes = sum("cores" in one for one in threads)  # who only infers has none of its own
         for one in threads:
             self._threads.update(one)
         self._began = self._ended = time.monotonic()

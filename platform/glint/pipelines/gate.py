@@ -19,8 +19,8 @@ from glint.adapters.images import Images
 from glint.core.bootstrap import Resampling, bootstrap
 from glint.core.duplicates import identical, near_duplicates
 from glint.core.errors import GlintError, ImageError
+from glint.core.finding import Finding
 from glint.core.gate import (
-    Finding,
     GateReport,
     Leaks,
     Margins,

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 
 from glint.adapters.images import Images
 from glint.core.errors import ImageError
-from glint.vision.predictor import Predictor
+from glint.vision.predictor import Predictor, Preparer
 
 ENGINE_ERROR = "engine_error"
 GPU_BATCH = 64
@@ -29,11 +30,13 @@ GPU_BATCH = 64
 class Scored:
     """One image's probabilities (C,), or why there are none; its size in pixels and what each step took.
 
-    `timings_ms` has read, decode and infer, and wait: for a thread to decode or infer in.
+    Where inferring is another's task, its pixels (C, S, S) as uint8. `timings_ms` has read, decode and infer, and wait:
+    for a thread to decode or infer in.
     """
 
     probabilities: np.ndarray[Any, Any] | None = None
     error: ImageError | None = None
+    pixels: torch.Tensor | None = None
     width: int | None = None
     height: int | None = None
     timings_ms: dict[str, float] | None = None
@@ -53,6 +56,7 @@ class _Image:
 
     uri: str
     etag: str | None
+    leave: Callable[[], None]
     data: bytes = b""
     pixels: torch.Tensor | None = None
     width: int | None = None
@@ -72,43 +76,45 @@ class _Image:
         self.waits_since = time.perf_counter()
         self.timings_ms[step] = (self.waits_since - began) * 1000 / share
 
-    def result(self, answer: np.ndarray[Any, Any] | ImageError) -> None:
-        """What became of it."""
+    def result(self, answer: np.ndarray[Any, Any] | ImageError | None) -> None:
+        """What became of it; None: it was decoded."""
         row, error = (None, answer) if isinstance(answer, ImageError) else (answer, None)
-        self.scored.set_result(Scored(row, error, self.width, self.height, self.timings_ms))
+        self.leave()  # before whoever waits goes on: what it says next must not overtake this
+        self.scored.set_result(Scored(row, error, self.pixels, self.width, self.height, self.timings_ms))
+
+    def fail(self, error: BaseException) -> None:
+        """Something went wrong that is not the image's fault."""
+        self.leave()
+        self.scored.set_exception(error)
 
 
-class Scorer:
-    """Scores images by their addresses; `concurrency` of them are decoded, and as many inferred, at once.
+class Decoder:
+    """Reads and decodes images by their addresses; `concurrency` of them are decoded at once.
 
-    Reading, decoding and inferring have threads of their own. On a CPU an image runs as it comes, on a GPU those that
-    wait run together. May be called from several threads, which fill each other's gaps.
+    Both steps have threads of their own. May be called from several threads, which fill each other's gaps. `room` is
+    how many decoded images a further step may hold up.
     """
 
-    def __init__(self, open_predictor: Callable[[], Predictor], images: Images, concurrency: int | None = None) -> None:
-        self.predictor = open_predictor()
+    def __init__(self, preparer: Preparer, images: Images, concurrency: int | None = None, room: int = 0) -> None:
         self.images = images
-        on_gpu = torch.cuda.is_available()
-        self._batch = GPU_BATCH if on_gpu else 1
         self.threads = {"read": images.read_threads, "decode": concurrency or num_cores()}
-        self.threads["infer"] = 1 if on_gpu else self.threads["decode"]
+        self._preparer = preparer
         self._pools = {step: ThreadPoolExecutor(num, f"glint-{step}") for step, num in self.threads.items()}
-        # What is read and not yet inferred is in memory, so that there is a bound to it.
-        self._room = threading.Semaphore(self.threads["read"] + 2 * (self.threads["decode"] + self._batch))
-        self._decoded: deque[_Image] = deque()
+        # What is read and not yet done with is in memory, so that there is a bound to it.
+        self._room = threading.Semaphore(self.threads["read"] + 2 * self.threads["decode"] + room)
         torch.set_num_threads(1)
 
     def score(self, uris: Sequence[str], etags: Sequence[str | None], note: Note = unnoted) -> list[Scored]:
         """One result for each address, in order, whatever becomes of its neighbours."""
-        images = [_Image(uri, etag) for uri, etag in zip(uris, etags, strict=True)]
+        images = [
+            _Image(uri, etag, partial(self._leave, place, note))
+            for place, (uri, etag) in enumerate(zip(uris, etags, strict=True))
+        ]
         for place, image in enumerate(images):
             self._room.acquire()
             note(place, True)
-            image.scored.add_done_callback(lambda _, place=place: self._leave(place, note))  # type: ignore[misc]
             self._next("read", self._read, image)
-        results = [image.scored.result() for image in images]
-        _check_engine(results)
-        return results
+        return [image.scored.result() for image in images]
 
     def _leave(self, place: int, note: Note) -> None:
         note(place, False)
@@ -126,11 +132,40 @@ class Scorer:
 
     def _decode(self, image: _Image) -> None:
         began = image.begin()
-        prepared = self.predictor.prepare(image.data)
+        prepared = self._preparer.prepare(image.data)
         image.data = b""
         image.pixels, image.width, image.height = prepared.pixels, prepared.width, prepared.height
         image.end("decode", began)
-        self._decoded.append(image)
+        self._decoded(image)
+
+    def _decoded(self, image: _Image) -> None:
+        """Nothing follows here: its pixels are its result."""
+        image.result(None)
+
+
+class Scorer(Decoder):
+    """Scores images by their addresses; `concurrency` of them are decoded, and as many inferred, at once.
+
+    On a CPU an image runs as it comes, on a GPU those that wait run together.
+    """
+
+    def __init__(self, open_predictor: Callable[[], Predictor], images: Images, concurrency: int | None = None) -> None:
+        self.predictor = open_predictor()
+        on_gpu = torch.cuda.is_available()
+        self._batch = GPU_BATCH if on_gpu else 1
+        super().__init__(self.predictor, images, concurrency, 2 * self._batch)
+        self.threads["infer"] = 1 if on_gpu else self.threads["decode"]
+        self._pools["infer"] = ThreadPoolExecutor(self.threads["infer"], "glint-infer")
+        self._waiting: deque[_Image] = deque()
+
+    def score(self, uris: Sequence[str], etags: Sequence[str | None], note: Note = unnoted) -> list[Scored]:
+        """One result for each address, in order, whatever becomes of its neighbours."""
+        results = super().score(uris, etags, note)
+        check_engine(results)
+        return results
+
+    def _decoded(self, image: _Image) -> None:
+        self._waiting.append(image)
         self._pools["infer"].submit(self._infer_waiting)
 
     def _infer_waiting(self) -> None:
@@ -138,33 +173,35 @@ class Scorer:
         images: list[_Image] = []
         while len(images) < self._batch:
             try:
-                images.append(self._decoded.popleft())
+                images.append(self._waiting.popleft())
             except IndexError:
                 break
         began = [image.begin() for image in images]
         try:
-            answers = self._infer(torch.stack([image.pixels for image in images])) if images else []  # type: ignore[misc]
+            stacked = torch.stack([image.pixels for image in images]) if images else None  # type: ignore[misc]
+            answers = [] if stacked is None else infer(self.predictor, stacked)
         except BaseException as error:  # noqa: BLE001 - the edge of a thread: who waits for the images is told
             for image in images:
-                image.scored.set_exception(error)
+                image.fail(error)
             return
         for image, since, answer in zip(images, began, answers, strict=True):
             image.pixels = None
             image.end("infer", since, len(images))
             image.result(answer)
 
-    def _infer(self, images: torch.Tensor) -> list[np.ndarray[Any, Any] | ImageError]:
-        """Probabilities (C,) of each image (N, C, S, S), or why the engine fails on it.
 
-        A batch that fails is halved until the image that it fails on stands alone.
-        """
-        try:
-            return list(self.predictor.score(images))
-        except RuntimeError as error:  # what PyTorch raises, whatever it is that goes wrong
-            if len(images) == 1:
-                return [ImageError("failed", ENGINE_ERROR, str(error).partition("\n")[0][:500] or "the engine failed")]
-        half = len(images) // 2
-        return [*self._infer(images[:half]), *self._infer(images[half:])]
+def infer(predictor: Predictor, images: torch.Tensor) -> list[np.ndarray[Any, Any] | ImageError]:
+    """Probabilities (C,) of each image (N, C, S, S), or why the engine fails on it.
+
+    A batch that fails is halved until the image that it fails on stands alone.
+    """
+    try:
+        return list(predictor.score(images))
+    except RuntimeError as error:  # what PyTorch raises, whatever it is that goes wrong
+        if len(images) == 1:
+            return [ImageError("failed", ENGINE_ERROR, str(error).partition("\n")[0][:500] or "the engine failed")]
+    half = len(images) // 2
+    return [*infer(predictor, images[:half]), *infer(predictor, images[half:])]
 
 
 def num_cores() -> int:
@@ -178,10 +215,10 @@ def _guarded(work: Callable[[_Image], None], image: _Image) -> None:
     except ImageError as error:
         image.result(error)
     except BaseException as error:  # noqa: BLE001 - the edge of a thread: who waits for the image is told
-        image.scored.set_exception(error)
+        image.fail(error)
 
 
-def _check_engine(results: Sequence[Scored]) -> None:
+def check_engine(results: Sequence[Scored]) -> None:
     """Raise RuntimeError where several images reached the engine and it failed on all: no image is to blame."""
     reached = [
         row for row in results if row.probabilities is not None or (row.error and row.error.type == ENGINE_ERROR)

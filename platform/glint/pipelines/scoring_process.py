@@ -9,33 +9,38 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
+from typing import Any
 
-from glint.core.errors import GlintError
+import numpy as np
+
+from glint.core.errors import GlintError, StoreError
 from glint.pipelines.batch_run import BatchRun
+from glint.pipelines.chunk_answers import Decoded, Written
 
+WORKER = "glint.pipelines.scoring_worker"
+"""The process that scores, which alone imports what that needs."""
 TICK_S = 0.25
 MAX_DEATHS = 12
 """Deaths in a row between which not one image ended: it is not the images then."""
 MAX_STARTS = 3
 """Deaths in a row before the process was ready."""
 
+FAILURES: dict[str, type[Exception]] = {"away": StoreError, "mistake": GlintError, "error": RuntimeError}
+"""Of a chunk, by what the process says of it."""
+
 Verdict = tuple[str, str, str]
 """Status, type and message of an ImageError."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """A chunk that stands in the store: its document as JSON, and how long it took to write, seconds."""
-
-    document: str
-    write_s: float
 
 
 @dataclass
@@ -43,7 +48,7 @@ class _Chunk:
     """A chunk that is asked for, and what is known of its rows."""
 
     number: int
-    written: Future[Written] = field(default_factory=Future)
+    written: Future[Written | Decoded] = field(default_factory=Future)
     out_since: float | None = None
     in_flight: dict[int, float] = field(default_factory=dict)
     """rows that have begun and not ended, and since when"""
@@ -65,10 +70,14 @@ class _Chunk:
 
 
 class ScoringProcess:
-    """Scores chunks in a process of its own, which is replaced when it dies. `score` may be called from threads."""
+    """Scores chunks in a process of its own, which is replaced when it dies. `score` may be called from threads.
 
-    def __init__(self, run: BatchRun) -> None:
+    `apart`: it only decodes them, for others to infer.
+    """
+
+    def __init__(self, run: BatchRun, apart: bool = False) -> None:
         self._run = run
+        self._apart = apart
         self._options = run.options
         self._lock = threading.Lock()
         self._asked: list[_Chunk] = []
@@ -88,8 +97,8 @@ class ScoringProcess:
         """
         return self._threads.result()
 
-    def score(self, chunk: int) -> Written:
-        """Score and write a chunk, whatever its images do. Raises GlintError for a store that is gone."""
+    def score(self, chunk: int) -> Written | Decoded:
+        """Score and write a chunk, or decode it, whatever its images do. Raises StoreError for a store that is gone."""
         asked = _Chunk(chunk)
         with self._lock:
             if self._broken is not None:
@@ -107,21 +116,27 @@ class ScoringProcess:
     # All below runs in the watchdog's thread.
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, its_end = context.Pipe()
-        self._process = context.Process(target=_work, args=(self._run, its_end), daemon=True)
-        self._process.start()
+        self._connection, its_end = multiprocessing.Pipe()
+        # Not by multiprocessing, which would import this process's main module there, Ray with it.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", WORKER, str(its_end.fileno())],
+            pass_fds=[its_end.fileno()],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
         its_end.close()
+        self._death = os.pidfd_open(self._process.pid)
         self._ready = False
+        with suppress(OSError):  # it has died, which the next look finds
+            self._connection.send((self._run, self._apart))
 
     def _watch(self) -> None:
         try:
             while not self._closed:
                 self._hand_out()
-                wait([self._connection, self._woken, self._process.sentinel], TICK_S)
+                wait([self._connection, self._woken, self._death], TICK_S)
                 while self._woken.poll():
                     self._woken.recv_bytes()
-                alive = self._process.is_alive()  # before its last words are read, or some would be missed
+                alive = self._process.poll() is None  # before its last words are read, or some would be missed
                 self._listen()
                 if not alive:
                     self._bury()
@@ -167,13 +182,22 @@ class ScoringProcess:
         if kind == "image":
             self._note(chunk, *message[1:])  # type: ignore[arg-type]
             return
+        answer: Written | Decoded | None = None
+        if kind == "done":
+            answer = Written(*message[1:])  # type: ignore[arg-type]
+        elif kind == "decoded":
+            answer = self._decoded(*message)  # type: ignore[arg-type]
         with self._lock:
             self._asked.remove(chunk)
-        if kind == "done":
-            chunk.written.set_result(Written(*message[1:]))  # type: ignore[arg-type]
+        if answer is None:
+            chunk.written.set_exception(FAILURES[kind](str(message[1])))
         else:
-            text = str(message[1])
-            chunk.written.set_exception(GlintError(text) if kind == "mistake" else RuntimeError(text))
+            chunk.written.set_result(answer)
+
+    def _decoded(self, chunk: int, images: list[dict[str, Any]], seconds: float, shape: list[int]) -> Decoded:
+        """The pixels follow what is said of them; where the process dies of that, the chunk is asked for again."""
+        pixels = np.frombuffer(self._connection.recv_bytes(), np.uint8).reshape(shape)
+        return Decoded(chunk, images, seconds, pixels)
 
     def _note(self, chunk: _Chunk, row: int, begins: bool) -> None:
         if begins:
@@ -243,13 +267,16 @@ class ScoringProcess:
     def _replace(self) -> None:
         for chunk in self._asked:
             chunk.returned()
-        self._process.join()
-        self._connection.close()
+        self._forget()
         self._start()
 
+    def _forget(self) -> None:
+        self._process.wait()
+        self._connection.close()
+        os.close(self._death)
+
     def _cause(self) -> str:
-        self._process.join()
-        code = self._process.exitcode or 0
+        code = self._process.wait()
         if code < 0:
             name = signal.Signals(-code).name
             return f"died by {name}" + (", as when memory runs out" if -code == signal.SIGKILL else "")
@@ -257,14 +284,14 @@ class ScoringProcess:
 
     def _end(self) -> None:
         self._process.kill()
-        self._process.join()
+        self._forget()
         self._threads.cancel()
         for chunk in self._asked:
             chunk.written.cancel()
 
     def _give_up(self, error: Exception) -> None:
         self._process.kill()
-        self._process.join()
+        self._forget()
         with self._lock:
             self._broken, asked = error, self._asked
             self._asked = []
@@ -272,10 +299,3 @@ class ScoringProcess:
             self._threads.set_exception(error)
         for chunk in asked:
             chunk.written.set_exception(error)
-
-
-def _work(run: BatchRun, connection: Connection) -> None:
-    """In the process that scores, which alone imports what that needs."""
-    from glint.pipelines.scoring_worker import work
-
-    work(run, connection)

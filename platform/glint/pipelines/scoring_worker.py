@@ -1,67 +1,91 @@
 """The process that scores: takes chunks by number, writes their outcomes, and tells each image that begins and ends.
 
-It may die of any image. What watches it, scoring_process.py, is another process and knows from what it was told which
-images it may have died of.
+Where a job decodes apart, it hands over pixels instead. It may die of any image. What watches it, scoring_process.py,
+is another process and knows from what it was told which images it may have died of.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
 
-from glint.core.errors import GlintError, ImageError
-from glint.core.job import Chunk, summarise
-from glint.core.outcome import Outcome, failed, outcome_id
-from glint.core.stores import Bridge
+import torch
+
+from glint.core.errors import GlintError, ImageError, StoreError
 from glint.pipelines.batch_run import CHUNKS_AT_ONCE, BatchRun
-from glint.pipelines.scoring import Scored, Scorer, num_cores
+from glint.pipelines.chunk_answers import Decoded, Written
+from glint.pipelines.chunk_writer import ChunkWriter
+from glint.pipelines.scoring import Decoder, Scored, Scorer, num_cores
 
-ROW_COLUMNS = ("uri", "etag", "size", "labels", "group", "split")
 
-
-def work(run: BatchRun, connection: Connection) -> None:
-    """Score what is asked for, until nobody asks any more."""
-    lock = threading.Lock()
-
-    def tell(*message: object) -> None:
-        with lock:
-            connection.send_bytes(json.dumps(message).encode())
-
-    try:
-        chunks = ChunkScorer(run)
-    except GlintError as mistake:
-        tell("unfit", str(mistake))
-        return
-    except Exception:  # noqa: BLE001 - the edge of a process: its parent raises it
-        tell("broken", traceback.format_exc())
+def work(run: BatchRun, apart: bool, connection: Connection) -> None:
+    """Score what is asked for, or decode it where inferring is apart, until nobody asks any more."""
+    tell = _teller(connection)
+    chunks = _opened(run, apart, tell)
+    if chunks is None:
         return
     tell("ready", chunks.threads)
     threads = ThreadPoolExecutor(CHUNKS_AT_ONCE, "glint-chunk")
-
-    def answer(chunk: int, alone: list[int], given: dict[str, list[str]]) -> None:
-        try:
-            verdicts = {int(row): ImageError(*verdict) for row, verdict in given.items()}
-            document, write_s = chunks.score(chunk, alone, verdicts, lambda *told: tell("image", chunk, *told))
-        except GlintError as mistake:
-            tell("mistake", chunk, str(mistake))
-        except Exception:  # noqa: BLE001 - the edge of a process: its parent raises it
-            tell("error", chunk, traceback.format_exc())
-        else:
-            tell("done", chunk, document.model_dump_json(), write_s)
-
     while True:
         try:
             asked = connection.recv_bytes()
         except EOFError:
             os._exit(0)  # whoever asked has died, and what is half done is to be done by another
-        threads.submit(answer, *json.loads(asked))
+        threads.submit(_answer, chunks, tell, *json.loads(asked))
+
+
+def _teller(connection: Connection) -> Callable[..., None]:
+    """Sends a message as JSON, with pixels behind it where there are any; for several threads."""
+    lock = threading.Lock()
+
+    def tell(*message: object, pixels: bytes | None = None) -> None:
+        with lock:
+            connection.send_bytes(json.dumps(message).encode())
+            if pixels is not None:
+                connection.send_bytes(pixels)
+
+    return tell
+
+
+def _opened(run: BatchRun, apart: bool, tell: Callable[..., None]) -> ChunkScorer | ChunkDecoder | None:
+    """What does the work; None where it cannot be opened, which is told."""
+    try:
+        return ChunkDecoder(run) if apart else ChunkScorer(run)
+    except GlintError as mistake:
+        tell("unfit", str(mistake))
+    except Exception:  # noqa: BLE001 - the edge of a process: its parent raises it
+        tell("broken", traceback.format_exc())
+    return None
+
+
+def _answer(
+    chunks: ChunkScorer | ChunkDecoder,
+    tell: Callable[..., None],
+    chunk: int,
+    alone: list[int],
+    given: dict[str, list[str]],
+) -> None:
+    """Do a chunk and tell how it ended."""
+    try:
+        verdicts = {int(row): ImageError(*verdict) for row, verdict in given.items()}
+        done = chunks.score(chunk, alone, verdicts, lambda *told: tell("image", chunk, *told))
+    except GlintError as mistake:
+        tell("away" if isinstance(mistake, StoreError) else "mistake", chunk, str(mistake))
+    except Exception:  # noqa: BLE001 - the edge of a process: its parent raises it
+        tell("error", chunk, traceback.format_exc())
+    else:
+        if isinstance(done, Written):
+            tell("done", chunk, done.document, done.write_s)
+        else:
+            tell("decoded", chunk, done.images, done.seconds, done.pixels.shape, pixels=done.pixels.tobytes())
 
 
 class ChunkScorer:
@@ -69,57 +93,76 @@ class ChunkScorer:
 
     def __init__(self, run: BatchRun) -> None:
         self._run = run
-        self._bridge = Bridge()
-        self._scorer = Scorer(run.open_predictor, run.images, run.options.concurrency)
-        self.threads = self._scorer.threads | {"write": CHUNKS_AT_ONCE, "cores": num_cores()}
-        opened = self._scorer.predictor.model
-        if (opened.bundle, opened.policy) != (run.model.bundle, run.model.policy):
-            raise GlintError(f"{run.model_uri} has become another bundle or policy since the job began")
+        scorer = Scorer(run.open_predictor, run.images, run.options.concurrency)
+        self._writer, self._scorer = ChunkWriter(run, scorer.predictor), scorer
+        self.threads = scorer.threads | {"write": CHUNKS_AT_ONCE, "cores": num_cores()}
 
-    def score(
-        self, chunk: int, alone: Sequence[int], verdicts: Mapping[int, ImageError], note: Any
-    ) -> tuple[Chunk, float]:
-        """The document of a chunk, which is written with its outcomes, and how long writing took, seconds.
+    def score(self, chunk: int, alone: Sequence[int], verdicts: Mapping[int, ImageError], note: Any) -> Written:
+        """The chunk's document, which is written with its outcomes.
 
         The rows `alone` are scored first and one by one, those with a verdict not at all. `note` is told of each row
         that begins (True) or has ended (False).
         """
-        started, size = time.perf_counter(), self._run.options.mini_batch_size
-        rows = self._run.manifest.rows(chunk * size, (chunk + 1) * size).to_pylist()
-        scored = {row: Scored(error=error) for row, error in verdicts.items()}
-        rest = [row for row in range(len(rows)) if row not in scored and row not in alone]
-        for part in [*([row] for row in alone), rest]:
-            scored |= self._score_rows(rows, part, note)
-        outcomes = [self._outcome(row, scored[number]) for number, row in enumerate(rows)]
-        timings = {"total": time.perf_counter() - started}
-        for step in ("read", "decode", "infer", "wait"):
-            timings[step] = sum((result.timings_ms or {}).get(step, 0.0) for result in scored.values()) / 1000
-        document = summarise(self._run.id, chunk, outcomes, timings)
-        writing = time.perf_counter()
-        self._bridge.run(self._run.store.put_chunk(document, outcomes))
-        return document, time.perf_counter() - writing
+        began, rows = time.perf_counter(), self._run.chunk_rows(chunk)
+        scored = score_rows(self._scorer, rows, alone, verdicts, note)
+        return self._writer.write(chunk, rows, scored, time.perf_counter() - began)
 
-    def _score_rows(self, rows: list[dict[str, Any]], numbers: list[int], note: Any) -> dict[int, Scored]:
-        uris, etags = [rows[number]["uri"] for number in numbers], [rows[number]["etag"] for number in numbers]
-        found = self._scorer.score(uris, etags, lambda place, begins: note(numbers[place], begins))
-        return dict(zip(numbers, found, strict=True))
 
-    def _outcome(self, row: dict[str, Any], scored: Scored) -> Outcome:
-        if scored.probabilities is None:
-            assert scored.error is not None
-            prediction = failed(scored.error)
-        else:
-            prediction = self._scorer.predictor.interpret(scored.probabilities, self._run.options.top_k)
-        return Outcome(
-            **dict(prediction),
-            id=outcome_id(self._run.id, row["uri"], row["etag"]),
-            job_id=self._run.id,
-            uri=row["uri"],
-            etag=row["etag"],
-            model=self._run.model,
-            group=row["group"],
-            columns={key: value for key, value in row.items() if key not in ROW_COLUMNS},
-            width=scored.width,
-            height=scored.height,
-            timings_ms={name: round(value, 3) for name, value in (scored.timings_ms or {}).items()},
-        )
+class ChunkDecoder:
+    """Decodes chunks of a job, for others to infer; may be called from several threads."""
+
+    def __init__(self, run: BatchRun) -> None:
+        self._run = run
+        preparer = run.preparer()
+        if preparer.bundle.digest != run.model.bundle:
+            raise GlintError(f"{run.model_uri} has become another bundle since the job began")
+        self._decoder = Decoder(preparer, run.images, run.options.concurrency)
+        self.threads = self._decoder.threads | {"cores": num_cores()}
+
+    def score(self, chunk: int, alone: Sequence[int], verdicts: Mapping[int, ImageError], note: Any) -> Decoded:
+        """The chunk's pixels, and what was wrong with the rest; arguments as of ChunkScorer.score."""
+        began, rows = time.perf_counter(), self._run.chunk_rows(chunk)
+        found = score_rows(self._decoder, rows, alone, verdicts, note)
+        scored = [found[place] for place in range(len(rows))]
+        pixels = [row.pixels for row in scored if row.pixels is not None]
+        stacked = torch.stack(pixels) if pixels else torch.zeros((0, 3, 1, 1), dtype=torch.uint8)
+        return Decoded(chunk, [_told(row) for row in scored], time.perf_counter() - began, stacked.numpy())
+
+
+def score_rows(
+    decoder: Decoder,
+    rows: list[dict[str, Any]],
+    alone: Sequence[int],
+    verdicts: Mapping[int, ImageError],
+    note: Any,
+) -> dict[int, Scored]:
+    """What became of each row of a chunk, by its place: those `alone` first and one by one, the rest together."""
+    scored = {row: Scored(error=error) for row, error in verdicts.items()}
+    rest = [row for row in range(len(rows)) if row not in scored and row not in alone]
+    for part in [*([row] for row in alone), rest]:
+        uris, etags = [rows[row]["uri"] for row in part], [rows[row]["etag"] for row in part]
+        found = decoder.score(uris, etags, lambda place, begins, part=part: note(part[place], begins))  # type: ignore[misc]
+        scored |= dict(zip(part, found, strict=True))
+    return scored
+
+
+def _told(scored: Scored) -> dict[str, Any]:
+    """An image without its pixels, as `Decoded.images` has it."""
+    error = scored.error
+    return {
+        "error": None if error is None else [error.status, error.type, str(error)],
+        "width": scored.width,
+        "height": scored.height,
+        "timings_ms": scored.timings_ms,
+    }
+
+
+def main() -> None:
+    """Work for whoever holds the other end of the pipe whose number is the argument, who first sends the run."""
+    connection = Connection(int(sys.argv[1]))
+    run, apart = connection.recv()
+    work(run, apart, connection)
+
+
+if __name__ == "__main__":
+    main()

@@ -37,6 +37,7 @@ PROBLEMS = problem_responses(
         409: "It exists already, was changed meanwhile, or has not ended",
         422: "A value out of range, or one that the server's settings do not allow",
         500: "The server's own mistake",
+        503: "The result store does not answer, or is not usable as it is set up",
     }
 )
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]

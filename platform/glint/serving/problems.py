@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -13,10 +14,13 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from glint.core.errors import ConflictError, GlintError, ImageError, MissingError
+from glint.core.errors import ConflictError, GlintError, ImageError, MissingError, StoreError
 
 MEDIA_TYPE = "application/problem+json"
+STORE_RETRY_AFTER_S = 5
 IMAGE_STATUSES = {"undecodable": 400, "too_large": 413, "missing": 404, "denied": 403, "changed": 409, "failed": 502}
+
+logger = logging.getLogger(__name__)
 
 
 class Problem(BaseModel):
@@ -50,7 +54,10 @@ def answer_with_problems(app: FastAPI) -> None:
 
 
 def answer_mistakes(app: FastAPI) -> None:
-    """Make `app` answer each GlintError as its caller's mistake, with the error's line as the detail."""
+    """Make `app` answer each GlintError as its caller's mistake, with the error's line as the detail.
+
+    Not so a StoreError: its line is for the server's log, and callers may come back later.
+    """
     app.add_exception_handler(GlintError, _mistake)
 
 
@@ -118,6 +125,10 @@ def _mistake(request: Request, error: Exception) -> Response:
         return _response(request, 404, "not_found", str(error))
     if isinstance(error, ConflictError):
         return _response(request, 409, "conflict", str(error))
+    if isinstance(error, StoreError):
+        logger.error("the result store cannot be used: %s", error)
+        detail = f"the result store cannot be used at the moment{_trace(request)}"
+        return _response(request, 503, "store_unavailable", detail, {"retry-after": str(STORE_RETRY_AFTER_S)})
     return _response(request, 422, "refused", str(error))
 
 
@@ -137,9 +148,12 @@ def _gone(request: Request, error: Exception) -> Response:
 
 def _unexpected(request: Request, error: Exception) -> Response:
     """Say nothing of the inside. The server that hosts the app gets the exception too, and logs it."""
+    return _response(request, 500, "internal_error", f"something went wrong inside the server{_trace(request)}")
+
+
+def _trace(request: Request) -> str:
     request_id = request.headers.get("x-request-id")
-    trace = f"; the server's log has it under request {request_id}" if request_id else "; the server's log says what"
-    return _response(request, 500, "internal_error", f"something went wrong inside the server{trace}")
+    return f"; the server's log has it under request {request_id}" if request_id else "; the server's log says what"
 
 
 def _response(

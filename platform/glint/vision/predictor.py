@@ -22,7 +22,19 @@ from glint.vision.transforms import Loaded, load_image
 Probabilities = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 
-class Predictor:
+class Preparer:
+    """Turns encoded images into the input of a bundle's network, without holding the network."""
+
+    def __init__(self, bundle: Bundle, limits: Limits | None = None) -> None:
+        self.bundle = bundle
+        self.limits = limits or Limits()
+
+    def prepare(self, data: bytes | memoryview) -> Loaded:
+        """Decode and resize one encoded image; raises ImageError saying why it cannot."""
+        return load_image(data, self.bundle.info.preprocessing, self.limits)
+
+
+class Predictor(Preparer):
     """Scores images with one bundle; safe to call from several threads.
 
     `name` and `version` are the registry's, None for a bundle from a directory. `engine` is one of ENGINES.
@@ -36,9 +48,8 @@ class Predictor:
         limits: Limits | None = None,
         engine: str = "auto",
     ) -> None:
-        self.bundle = bundle
+        super().__init__(bundle, limits)
         self.classes = bundle.info.classes
-        self.limits = limits or Limits()
         self._engine = open_engine(bundle, engine)
         # The engine's own name: it may be another one than was asked for, where a network cannot be converted.
         self.model = model_ref(bundle, name, version).model_copy(update={"engine": self._engine.name})
@@ -61,10 +72,6 @@ class Predictor:
     def multi_label(self) -> bool:
         """Whether an image has any number of classes, each with a probability of its own, instead of exactly one."""
         return self.bundle.info.recipe.task == "multi"
-
-    def prepare(self, data: bytes | memoryview) -> Loaded:
-        """Decode and resize one encoded image; raises ImageError saying why it cannot."""
-        return load_image(data, self.bundle.info.preprocessing, self.limits)
 
     def score(self, images: torch.Tensor) -> Probabilities:
         """uint8 images (N, 3, S, S) -> float32 probabilities (N, C), calibrated by the policy's temperature.

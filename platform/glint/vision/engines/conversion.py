@@ -19,7 +19,6 @@ import torch
 
 from glint.core.errors import GlintError
 from glint.vision.bundle import Bundle
-from glint.vision.engines.network import exported
 from glint.vision.engines.openvino_engine import core
 
 FOLDER = "engines"
@@ -34,6 +33,8 @@ class NotConvertedError(Exception):
 
 def traced(bundle: Bundle) -> torch.export.ExportedProgram:
     """The network as PyTorch's own graph; raises NotConvertedError."""
+    from glint.vision.engines.network import exported  # with timm, which a converted network does without
+
     try:  # a compiler goes over a foreign network, and raises anything
         return exported(bundle)
     except Exception as error:

@@ -10,7 +10,6 @@ from glint.core.engines import EngineName, check_engine
 from glint.core.errors import GlintError
 from glint.vision.bundle import Bundle
 from glint.vision.engines.engine import Engine
-from glint.vision.engines.pytorch import TorchEngine
 
 
 def choose_engine(bundle: Bundle, asked: str = "auto") -> EngineName:
@@ -39,9 +38,9 @@ def open_engine(bundle: Bundle, asked: str = "auto") -> Engine:
     Raises GlintError for an engine that there is not, or that this bundle has no model for.
     """
     name = choose_engine(bundle, asked)
+    # What an engine needs, OpenVINO or timm, is imported only where it runs.
     if not name.startswith("openvino"):
-        return TorchEngine(bundle, compiled=name == "torch-compiled")
-    # OpenVINO is imported only where it runs.
+        return _torch_engine(bundle, compiled=name == "torch-compiled")
     from glint.vision.engines.conversion import STEMS, NotConvertedError, convert, read
     from glint.vision.engines.openvino_engine import OpenVinoEngine
 
@@ -52,7 +51,13 @@ def open_engine(bundle: Bundle, asked: str = "auto") -> Engine:
         return OpenVinoEngine(model or convert(bundle), name)
     except NotConvertedError as error:
         warnings.warn(f"{bundle.info.backbone} runs on torch: OpenVINO cannot convert it: {error}", stacklevel=2)
-        return TorchEngine(bundle)
+        return _torch_engine(bundle)
+
+
+def _torch_engine(bundle: Bundle, compiled: bool = False) -> Engine:
+    from glint.vision.engines.pytorch import TorchEngine
+
+    return TorchEngine(bundle, compiled)
 
 
 def _why_none(bundle: Bundle) -> str:

@@ -1,0 +1,174 @@
+"""What the clients ask a server's /v1/batch, and how they read its answers; batch_client.py sends it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from glint.core.endpoint import Deployment, Endpoint
+from glint.core.submission import JobInput
+from glint.serving.batch_answers import (
+    Default,
+    Endpoints,
+    Errors,
+    JobAnswer,
+    JobProgress,
+    JobRequest,
+    Jobs,
+    Logs,
+    NewEndpoint,
+    ResultPage,
+    Retry,
+    What,
+)
+
+PREFIX = "/v1/batch"
+MAX_PAGE = 1000
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """A request, with options as httpx has them, and what reads the bytes of its answer."""
+
+    method: str
+    path: str
+    read: Callable[[bytes], T]
+    body: BaseModel | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        """What a Client's `request` takes."""
+        json = {} if self.body is None else {"json": self.body.model_dump(mode="json")}
+        return {"method": self.method, "path": PREFIX + self.path, **json, **self.options}
+
+
+ONCE: Mapping[str, Any] = {"idempotent": False}
+"""Of a request that is not sent again where the server may have begun with it."""
+
+
+def create(
+    endpoint: str, model: str, deployment: str = "main", options: Mapping[str, Any] | None = None
+) -> Call[Endpoint]:
+    """A new endpoint with one deployment."""
+    made = NewEndpoint(name=endpoint, deployments={deployment: Deployment(model=model, options=dict(options or {}))})
+    return Call("POST", "/endpoints", Endpoint.model_validate_json, made, ONCE)
+
+
+def endpoints() -> Call[list[Endpoint]]:
+    """All endpoints, by name."""
+    return Call("GET", "/endpoints", lambda data: list(Endpoints.model_validate_json(data).endpoints))
+
+
+def endpoint(name: str) -> Call[Endpoint]:
+    """One endpoint."""
+    return Call("GET", f"/endpoints/{name}", Endpoint.model_validate_json)
+
+
+def deploy(endpoint: str, name: str, model: str, options: Mapping[str, Any] | None = None) -> Call[Endpoint]:
+    """Add a deployment or replace the one of that name."""
+    asked = Deployment(model=model, options=dict(options or {}))
+    return Call("PUT", f"/endpoints/{endpoint}/deployments/{name}", Endpoint.model_validate_json, asked)
+
+
+def withdraw(endpoint: str, name: str) -> Call[Endpoint]:
+    """Take a deployment away."""
+    path = f"/endpoints/{endpoint}/deployments/{name}"
+    return Call("DELETE", path, Endpoint.model_validate_json, options=ONCE)
+
+
+def set_default(endpoint: str, deployment: str) -> Call[Endpoint]:
+    """Choose the deployment that takes the jobs which name none."""
+    asked = Default(deployment=deployment)
+    return Call("PUT", f"/endpoints/{endpoint}/default", Endpoint.model_validate_json, asked)
+
+
+def delete_endpoint(name: str) -> Call[None]:
+    """Take an endpoint away; its jobs stay."""
+    return Call("DELETE", f"/endpoints/{name}", _nothing, options=ONCE)
+
+
+def submit(
+    endpoint: str, input: str | Sequence[str], *, idempotency_key: str | None = None, **asked: Any
+) -> Call[JobAnswer]:
+    """A job over a prefix, folder, manifest or list, or over the addresses themselves.
+
+    `asked` are further fields of a request: deployment, options, priority, max_attempts, webhook. A request that is
+    sent twice makes one job: by a key of its own unless you give one, which makes it so for ever.
+    """
+    source = JobInput(uri=input) if isinstance(input, str) else JobInput(uris=tuple(input))
+    key = {"idempotency-key": idempotency_key or uuid.uuid4().hex}
+    request = JobRequest(input=source, **asked)
+    return Call("POST", f"/endpoints/{endpoint}/jobs", JobAnswer.model_validate_json, request, {"headers": key})
+
+
+def jobs(endpoint: str | None = None, limit: int = 100) -> Call[list[JobAnswer]]:
+    """The newest jobs first, of an endpoint or of all."""
+    params = {"limit": limit} | ({"endpoint": endpoint} if endpoint else {})
+    return Call("GET", "/jobs", lambda data: list(Jobs.model_validate_json(data).jobs), options={"params": params})
+
+
+def job(id: str) -> Call[JobAnswer]:
+    """One job."""
+    return Call("GET", f"/jobs/{id}", JobAnswer.model_validate_json)
+
+
+def progress(id: str) -> Call[JobProgress]:
+    """How far a job is."""
+    return Call("GET", f"/jobs/{id}/progress", JobProgress.model_validate_json)
+
+
+def logs(id: str) -> Call[Logs]:
+    """What the driver of the latest attempt has printed."""
+    return Call("GET", f"/jobs/{id}/logs", Logs.model_validate_json)
+
+
+def cancel(id: str) -> Call[JobAnswer]:
+    """Stop a job; what was done stays."""
+    return Call("POST", f"/jobs/{id}/cancel", JobAnswer.model_validate_json)
+
+
+def retry(id: str, what: What = "missing", options: Mapping[str, Any] | None = None) -> Call[JobAnswer]:
+    """Score what is missing, what failed or everything again."""
+    asked = Retry(what=what, options=dict(options or {}))
+    return Call("POST", f"/jobs/{id}/retry", JobAnswer.model_validate_json, asked, ONCE)
+
+
+def delete_job(id: str) -> Call[None]:
+    """Take away a job that has ended, with its outcomes."""
+    return Call("DELETE", f"/jobs/{id}", _nothing, options=ONCE)
+
+
+def errors(id: str) -> Call[Errors]:
+    """What went wrong, by reason."""
+    return Call("GET", f"/jobs/{id}/errors", Errors.model_validate_json)
+
+
+def result_page(id: str, cursor: str | None, where: Mapping[str, Any]) -> Call[ResultPage]:
+    """Some outcomes, from a cursor on."""
+    params = given({**where, "cursor": cursor, "limit": MAX_PAGE})
+    return Call("GET", f"/jobs/{id}/results", ResultPage.model_validate_json, options={"params": params})
+
+
+def result_file(id: str, format: str, where: Mapping[str, Any]) -> Call[bytes]:
+    """All outcomes as a CSV or Parquet file."""
+    return Call("GET", f"/jobs/{id}/results", _whole, options={"params": given({**where, "format": format})})
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _whole(data: bytes) -> bytes:
+    """A file."""
+    return data
+
+
+def _nothing(data: bytes) -> None:
+    """An answer without a body."""
