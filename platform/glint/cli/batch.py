@@ -85,7 +85,7 @@ def run(
     settings = Settings()
     images = open_images(settings)
     check_input(input, images)
-    check_store_answers(settings)
+    warning = check_store_answers(settings)
 
     # They take seconds to import, which a wrong setting need not wait for.
     from functools import partial
@@ -94,10 +94,11 @@ def run(
     from glint.cli.tables import fields
     from glint.pipelines.batch import freeze_input, run_batch
     from glint.pipelines.batch_run import BatchRun
-    from glint.pipelines.chunk_actors import num_nodes
 
     found = open_model(model, settings, options.engine)
     with progress() as told:
+        if warning:
+            told.say(warning)
         manifest = freeze_input(input, images, settings.home_path, told)
         start(settings, told)
         check_store(settings)
@@ -108,7 +109,7 @@ def run(
             input=input,
             manifest=manifest,
             images=images,
-            store=open_store(settings, num_nodes()),
+            store=open_store(settings),
             home=settings.home_path,
             options=options,
             job=job,
