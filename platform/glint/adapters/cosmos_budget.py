@@ -76,5 +76,7 @@ class WriteBudget:
         query = "SELECT VALUE COUNT(1) FROM c WHERE c.pk = @pk AND c._ts > @since"
         values = {"@pk": WRITERS_PK, "@since": mine["_ts"] - LIFE_S}
         parameters: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
-        counts = [count async for count in books.query_items(query, parameters=parameters, partition_key=WRITERS_PK)]
+        counts: list[Any] = [
+            count async for count in books.query_items(query, parameters=parameters, partition_key=WRITERS_PK)
+        ]
         return max(1, sum(counts))

@@ -185,7 +185,7 @@ def explain(error: BaseException, address: CosmosAddress) -> GlintError | None:
     if status == NOT_FOUND:
         return GlintError(f"{where}: the account has no such database or container; glint store init makes them")
     if status in THROTTLED:
-        more = "; raise the database's RU/s, or set GLINT_COSMOS_RU to them, so that a job leaves readers some"
+        more = "; raise the database's RU/s, or set GLINT_COSMOS_RU to what they are, so that jobs leave readers some"
         return UnreachableError(
             f"{where}: the account is busy and asks to come back later (status {status})"
             + (more if status == TOO_MANY else ""),
