@@ -92,7 +92,16 @@ def test_writers_share_the_budget_whatever_job_they_belong_to(
     assert ceilings(first, make_store(like=first), make_store(like=first)) == [pytest.approx(4000 / 3)] * 3
 
 
-def test_the_share_of_a_writer_that_is_gone_is_taken_by_the_others(
+def test_the_share_of_a_writer_that_ends_is_taken_by_the_others_at_once(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cosmos_budget, "RENEW_S", 0)
+    first = make_store(5000)
+    assert ceilings(first, make_store(like=first)) == [pytest.approx(2000)] * 2
+    assert ceilings(make_store(like=first)) == [pytest.approx(4000)]
+
+
+def test_the_share_of_a_writer_that_died_is_taken_by_the_others_soon(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cosmos_budget, "RENEW_S", 0)
@@ -100,15 +109,15 @@ def test_the_share_of_a_writer_that_is_gone_is_taken_by_the_others(
     staying = make_store(5000)
 
     async def write() -> None:
-        gone = make_store(like=staying)
-        await gone.put_chunk(*chunk_of(new_job_id(), 0, 5))
-        await gone.close()
+        dead = make_store(like=staying)
+        await dead.put_chunk(*chunk_of(new_job_id(), 0, 5))
         await staying.put_chunk(*chunk_of(new_job_id(), 0, 5))
         assert staying.limiter.ceiling == pytest.approx(2000)
         async with asyncio.timeout(20):
             while staying.limiter.ceiling < 4000:
                 await staying.put_chunk(*chunk_of(new_job_id(), 0, 5))
         await staying.close()
+        await dead.close()
 
     asyncio.run(write())
 

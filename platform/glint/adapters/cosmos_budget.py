@@ -6,17 +6,19 @@ when another job ends, in whatever way, and no number of jobs or nodes together 
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from contextlib import suppress
 from typing import Any
 
 from azure.cosmos.aio import ContainerProxy
-from azure.cosmos.exceptions import CosmosHttpResponseError
+from azure.cosmos.exceptions import CosmosHttpResponseError, CosmosResourceNotFoundError
 
 from glint.adapters.cosmos_client import NOT_FOUND, UnreachableError, status_of
 from glint.adapters.cosmos_connection import Connection
 from glint.adapters.cosmos_schema import BOOKS
+from glint.core.errors import GlintError
 
 WRITERS_SHARE = 0.8
 """Of the database's request units; the rest stays free for those who read while jobs write."""
@@ -24,6 +26,7 @@ DEFAULT_RU = 4000
 """RU/s of a database that does not say how many it has: the smallest autoscale maximum that is common."""
 WRITERS_PK = "writers"
 RENEW_S, LIFE_S = 10.0, 30
+LEAVE_S = 2.0
 FORBIDDEN = 403
 
 
@@ -68,6 +71,13 @@ class WriteBudget:
                 self._total_ru = await self._connection.run(lambda: database_ru(self._connection)) or DEFAULT_RU
             num_writers = await self._connection.on(BOOKS, self._count)
             self._connection.limiter.bound(self._total_ru * WRITERS_SHARE / num_writers)
+
+    async def leave(self) -> None:
+        """Give the share back at once, where that takes no time; the service forgets this writer soon in any case."""
+        if self._due:
+            with suppress(GlintError, TimeoutError, CosmosResourceNotFoundError):
+                async with asyncio.timeout(LEAVE_S):
+                    await self._connection.on(BOOKS, lambda books: books.delete_item(self._id, WRITERS_PK))
 
     async def _count(self, books: ContainerProxy) -> int:
         """How many writers there are, this one too. The time is the service's, for clocks of machines differ."""

@@ -238,6 +238,8 @@ class CosmosStore:
         """Release the connection; the store opens again when it is next used."""
         opened, self._opened = self._opened, None
         if opened is not None:
+            if opened.loop is asyncio.get_running_loop():
+                await opened.writes.leave()
             await opened.connection.close()
 
     @property

@@ -63,6 +63,10 @@ class Writes:
         """
         await self._persist(partial(self._put_chunk, pk, documents))
 
+    async def leave(self) -> None:
+        """Give back what this writer may take of the budget."""
+        await self._budget.leave()
+
     async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
         return await patiently(attempt, self._deadline_s)
 
