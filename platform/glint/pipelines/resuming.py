@@ -68,16 +68,23 @@ def open_resumable(
     folder.mkdir(exist_ok=True)
     held = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if _locked(held, folder):
+            with _kept(folder, asked, further, separator) as opened:
+                yield opened
+        else:
             with open_join(further, separator) as join:
                 yield join, Position(asked=asked)
-            return
-        with _kept(folder, asked, further, separator) as (join, position):
-            yield join, position
     finally:
         os.close(held)
+
+
+def _locked(held: int, folder: Path) -> bool:
+    """Whether the open folder is ours now, and is still the one that lies there."""
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(held), folder.stat())
+    except OSError:  # held by another process, gone, or on a file system without such locks
+        return False
 
 
 @contextmanager
@@ -85,8 +92,8 @@ def _kept(folder: Path, asked: str, further: Sequence[str], separator: str | Non
     file = folder / "join.duckdb"
     position = _noted(file, asked)
     if position is None:
-        shutil.rmtree(folder)
-        folder.mkdir()
+        for name in (file.name, f"{file.name}.wal"):  # not the folder, which is locked
+            (folder / name).unlink(missing_ok=True)
     keep = True
     try:
         with duckdb.connect(file, config=SETTINGS | {"temp_directory": str(folder / "spilled")}) as connection:
