@@ -89,4 +89,4 @@ class WriteBudget:
         counts: list[Any] = [
             count async for count in books.query_items(query, parameters=parameters, partition_key=WRITERS_PK)
         ]
-        return max(1, sum(counts))
+        return max(1, int(sum(counts)))
