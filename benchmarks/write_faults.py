@@ -2,7 +2,7 @@
 
 python benchmarks/write_faults.py
 
-The writer is allowed 5,000 RU/s, about a thousand outcomes a second. The value is how long after the storm the
+The writer is allowed 5,000 of 6,250 RU/s, about a thousand outcomes a second. The value is how long after the storm the
 limiter's rate was back at 80% of its level before; every outcome is counted afterwards.
 """
 
@@ -29,7 +29,7 @@ from glint.emulators.servers import CosmosEmulator
 
 CALM_S, STORM_S, AFTER_S = 15.0, 30.0, 15.0
 WRITERS = 4
-CEILING_RU_S = 5000.0
+TOTAL_RU_S = 6250
 SHARE = 0.5
 JOB = "storm"
 EVERY_ID = "SELECT VALUE c.id FROM c WHERE c.kind = 'outcome'"
@@ -97,7 +97,7 @@ if __name__ == "__main__":
     ):
         address = CosmosAddress("localhost", "benchmark", proxy.endpoint, emulator_key)
         asyncio.run(create_schema(address, 4000))
-        sides = asyncio.run(weather(CosmosStore(address, Path(directory), WriteLimits(write_ru=CEILING_RU_S)), storm))
+        sides = asyncio.run(weather(CosmosStore(address, Path(directory), WriteLimits(total_ru=TOTAL_RU_S)), storm))
         with CosmosClient(address.url, emulator_key()) as client:
             container = client.get_database_client(address.database).get_container_client(OUTCOMES)
             found = list(container.query_items(EVERY_ID, enable_cross_partition_query=True))

@@ -32,6 +32,8 @@ from glint.emulators.servers import COSMOS_KEY, CosmosEmulator
 
 CHUNKS_AT_ONCE = 4
 ROUNDS = 4
+MAX_RU = 1_000_000
+"""Of the database: more than is used here, so that the store's limiter lets it write as fast as the loop may."""
 MODEL = ModelRef(name="boards", version="3", bundle="b" * 32, policy="p" * 32, engine="torch-float32")
 
 
@@ -128,7 +130,7 @@ def main() -> None:
         CosmosProxyProcess(emulator.endpoint) as proxy,
     ):
         address = CosmosAddress("localhost", "benchmark", proxy.endpoint, emulator_key)
-        asyncio.run(create_schema(address, 4000))
+        asyncio.run(create_schema(address, MAX_RU))
         store = CosmosStore(address, Path(directory))
         for number in range(ROUNDS):
             ours = [outcome(f"ours-{number}", image) for image in range(share)]

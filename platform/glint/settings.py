@@ -49,7 +49,9 @@ class Settings(BaseSettings):
     cosmos_endpoint: str | None = Field(default=None, description="of another cloud or an emulator")
     cosmos_key: SecretStr | None = Field(default=None, description="default: Entra ID")
     cosmos_ru: int | None = Field(
-        default=None, ge=100, description="RU/s of the database: writers together take 80%, the rest is readers'"
+        default=None,
+        ge=100,
+        description="RU/s of the database: jobs together take 80%; default: what it says, else 4000",
     )
     cosmos_proxy: bool = Field(default=False, description="reach Cosmos DB through the proxy of HTTPS_PROXY")
     store_deadline_s: float = Field(default=120, gt=0, description="that a write to Cosmos DB is tried again for")

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from glint.vision.decode import Limits
     from glint.vision.predictor import Predictor, Preparer
 
-WRITERS_SHARE = 0.8
-"""Of the request units of Cosmos DB; the rest stays free for those who read while a job writes."""
 DESK_DEADLINE_S = 10.0
 """For who asks over HTTP: a job waits longer for its store."""
 
@@ -68,10 +66,10 @@ def open_blob_account(settings: Settings) -> BlobAccount:
     return BlobAccount(settings.blob_account, settings.blob_endpoint, blob_credentials)
 
 
-def open_store(settings: Settings, num_writers: int = 1) -> ResultStore:
-    """The result store that `GLINT_STORE` names; several writers share what it lets them write."""
+def open_store(settings: Settings) -> ResultStore:
+    """The result store that `GLINT_STORE` names."""
     if settings.store_uri.startswith("cosmos://"):
-        return _cosmos_store(settings, num_writers)
+        return _cosmos_store(settings)
     scheme, _, path = settings.store_uri.partition(":///")
     if scheme != "sqlite" or not path:
         raise GlintError(f"GLINT_STORE {settings.store_uri!r} must be sqlite:///PATH or cosmos://ACCOUNT/DATABASE")
@@ -80,25 +78,42 @@ def open_store(settings: Settings, num_writers: int = 1) -> ResultStore:
     return SqliteStore(Path(path).absolute())
 
 
-def check_store_answers(settings: Settings) -> None:
-    """Open the result store and read a little: raises GlintError, within seconds, that names the setting to change."""
+def check_store_answers(settings: Settings) -> str | None:
+    """Open the result store and read a little: raises GlintError, within seconds, that names the setting to change.
+
+    Returns what a person should know about it before a job writes.
+    """
     from glint.core.stores import Bridge
 
     store, bridge = open_store(settings), Bridge()
     try:
         bridge.run(store.jobs(limit=1))
+        return bridge.run(_guessed_budget(settings, store))
     finally:
         bridge.run(store.close())
         bridge.close()
 
 
-def _cosmos_store(settings: Settings, num_writers: int) -> ResultStore:
+async def _guessed_budget(settings: Settings, store: ResultStore) -> str | None:
+    """How much jobs write where nobody knows how much the database takes."""
+    if settings.cosmos_ru or not settings.store_uri.startswith("cosmos://"):
+        return None
+    from glint.adapters.cosmos_budget import DEFAULT_RU, WRITERS_SHARE
+    from glint.adapters.cosmos_store import CosmosStore
+
+    assert isinstance(store, CosmosStore)
+    if await store.database_ru() is not None:
+        return None
+    return (
+        "GLINT_COSMOS_RU is not set and the account does not say how many RU/s the database has: jobs together write "
+        f"with {DEFAULT_RU * WRITERS_SHARE:,.0f} at most, {WRITERS_SHARE:.0%} of {DEFAULT_RU:,}"
+    )
+
+
+def _cosmos_store(settings: Settings) -> ResultStore:
     from glint.adapters.cosmos_store import CosmosStore, WriteLimits
 
-    limits = WriteLimits(
-        write_ru=settings.cosmos_ru * WRITERS_SHARE / num_writers if settings.cosmos_ru else None,
-        deadline_s=settings.store_deadline_s,
-    )
+    limits = WriteLimits(settings.cosmos_ru, settings.store_deadline_s)
     return CosmosStore(cosmos_address(settings), settings.home_path / "dead-letters", limits)
 
 

@@ -16,6 +16,7 @@ from glint.adapters.blobs import Blob
 from glint.adapters.images import Images
 from glint.core.errors import GlintError, ImageError
 from glint.emulators.faults import Asked, Fault
+from glint.pipelines import snapshot as snapshotting
 
 NUM = 60
 CONTENT = {f"lot {number % 3}/{number:03}.jpg": bytes([number]) * (2000 + number) for number in range(NUM)}
@@ -174,6 +175,22 @@ def test_a_listing_that_is_refused_half_way_says_so(few_a_page, blob_proxy):
         next(listed)
 
 
+def test_a_snapshot_that_was_refused_half_way_goes_on_when_it_is_taken_again(
+    few_a_page, blob_proxy, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(snapshotting, "BATCH_ROWS", 7)
+    whole = snapshotting.snapshot(few_a_page, "az://faults", tmp_path / "whole.parquet", "none")
+    out = tmp_path / "m.parquet"
+    blob_proxy.fault = Pages(Fault.status(403), 5)
+    with pytest.raises(GlintError, match=r"SOURCE az://faults cannot be listed: .*check that GLINT_BLOB_SAS"):
+        snapshotting.snapshot(few_a_page, "az://faults", out, "none")
+    assert [path.name for path in tmp_path.iterdir() if "m.parquet" in path.name] == [".m.parquet.listing"]
+    blob_proxy.fault = None
+    again = snapshotting.snapshot(few_a_page, "az://faults", out, "none")
+    assert (again.digest, again.num_images) == (whole.digest, NUM)
+    assert not (tmp_path / ".m.parquet.listing").exists()
+
+
 def test_what_comes_behind_the_last_name_does_not_depend_on_the_order():
     """A server may begin there, or ignore that; a hierarchical namespace has / as its lowest character."""
     flat, hierarchical = ["a-b/x", "a/x", "b"], ["a/x", "a-b/x", "b"]
@@ -181,14 +198,14 @@ def test_what_comes_behind_the_last_name_does_not_depend_on_the_order():
         everything = [Blob(name, None, 0) for name in names]
         for number, last in enumerate(everything):
             for begun in (everything, everything[number:], everything[number + 1 :]):
-                left = blob_listing._behind(iter(begun), everything[0], last, "az://c")
+                left = blob_listing._behind(iter(begun), everything[0].name, last.name, "az://c")
                 assert list(left) == everything[number + 1 :], (names, last, begun)
 
 
 def test_a_listing_whose_last_name_is_gone_is_not_taken_for_whole():
     names = [Blob(name, None, 0) for name in ("a", "b", "d")]
     with pytest.raises(GlintError, match="az://c changed while it was listed: c is gone"):
-        list(blob_listing._behind(iter(names), names[0], Blob("c", None, 0), "az://c"))
+        list(blob_listing._behind(iter(names), "a", "c", "az://c"))
 
 
 def test_an_upload_survives_faults(account, blob_proxy, tmp_path):

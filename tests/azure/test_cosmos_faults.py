@@ -20,7 +20,7 @@ from azure.cosmos import CosmosClient
 from tests.faults import Policy, injected, outage
 from tests.stores.store_documents import chunk_of, emulator_key, job, new_job_id
 
-from glint.adapters import cosmos_connection, cosmos_store
+from glint.adapters import cosmos_connection, cosmos_queries
 from glint.adapters.cosmos_client import CosmosAddress
 from glint.adapters.cosmos_schema import OUTCOMES
 from glint.adapters.cosmos_setup import create_schema
@@ -39,7 +39,7 @@ def address(cosmos: CosmosProxy) -> Iterator[CosmosAddress]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GLINT_TEST_EMULATOR_KEY", cosmos.key)
         address = CosmosAddress("localhost", f"faults-{uuid.uuid4().hex[:8]}", cosmos.endpoint, emulator_key)
-        asyncio.run(create_schema(address, 4000))
+        asyncio.run(create_schema(address, 100_000))
         yield address
 
 
@@ -201,7 +201,7 @@ def test_a_job_of_few_chunks_is_read_by_one_query_in_each_partition(
 def test_chunks_of_several_pages_are_all_read(
     address: CosmosAddress, store: CosmosStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cosmos_store, "CHUNKS_AT_ONCE", 3)
+    monkeypatch.setattr(cosmos_queries, "CHUNKS_AT_ONCE", 3)
     job_id = new_job_id()
 
     async def read() -> list[int]:

@@ -76,6 +76,7 @@ def test_the_database_is_made_with_what_the_queries_need_and_no_more(
 def test_making_it_again_changes_nothing(environment: dict[str, str]) -> None:
     again = glint(environment, "store", "init")
     assert again.returncode == 0, again.stderr
+    assert "outcomes, books" in again.stdout
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import typer
 from tests.stores.store_documents import chunk_of, job, outcome
@@ -58,7 +59,15 @@ def test_options_choose_the_outcomes_that_are_shown(stored: list[Outcome], argum
     assert {row["uri"] for row in json.loads(done.stdout)["outcomes"]} == wanted
     table = call(*arguments, "--limit", "1000").stdout
     assert f"{len(wanted)} " in table.splitlines()[-1]
-    assert len(call(*arguments, "--format", "csv").stdout.splitlines()) == (len(wanted) + 1 if wanted else 0)
+    assert len(call(*arguments, "--format", "csv").stdout.splitlines()) == len(wanted) + 1
+
+
+def test_no_outcome_that_passes_leaves_the_columns(stored: list[Outcome], tmp_path: Path) -> None:
+    assert call("--label", "none has it", "--format", "csv").stdout.startswith("uri,status,label,confidence,decision,")
+    file = tmp_path / "none.parquet"
+    call("--label", "none has it", "--format", "parquet", "--out", str(file))
+    table = pq.read_table(file)
+    assert (table.num_rows, table.column_names[:4]) == (0, ["uri", "status", "label", "confidence"])
 
 
 def test_a_table_says_of_how_many_where_the_totals_know(stored: list[Outcome]) -> None:

@@ -217,6 +217,8 @@ def test_results_come_in_pages_by_filter_and_as_files(client: httpx.Client, endp
     assert table["uri"].to_pylist() == [one["uri"] for one in whole]
     assert table["confidence"].to_pylist() == [one["confidence"] for one in whole]
     refused(client.get(f"jobs/{id}/results", params={"status": "okay"}), 422, "status 'okay' must be one of ok")
+    nothing = {"status": "timed_out", "format": "csv"}
+    assert client.get(f"jobs/{id}/results", params=nothing).text.startswith("uri,status,label,confidence")
     nothing = {"status": "timed_out", "format": "parquet"}
     assert pq.read_table(io.BytesIO(client.get(f"jobs/{id}/results", params=nothing).content)).num_rows == 0
 

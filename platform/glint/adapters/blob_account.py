@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import parse_qs
+from urllib.request import getproxies
 
 from glint.adapters.authority import authority_options
+from glint.adapters.names import NO_NAME_SERVER, name_server_answers
 from glint.core.errors import GlintError
 
 if TYPE_CHECKING:
@@ -112,6 +114,7 @@ class BlobAccount:
         if self.url.startswith("http://"):
             needed = "set GLINT_BLOB_KEY or GLINT_BLOB_SAS"
             raise GlintError(f"GLINT_BLOB_ENDPOINT {self.url} is not https, where an identity could sign in: {needed}")
+        self.check_name_server()
         found = _identity(**authority_options(self.url))
         try:
             found.get_token(SCOPE)
@@ -119,6 +122,11 @@ class BlobAccount:
             reason = re.search(r"AADSTS\d+[^\n]{0,200}", str(error))
             raise GlintError(NO_IDENTITY + (f" ({reason[0]})" if reason else "")) from None
         return found
+
+    def check_name_server(self) -> None:
+        """Raise GlintError, within seconds, where nothing is heard of the account's name. A proxy looks names up."""
+        if not getproxies() and not name_server_answers(self.url):
+            raise GlintError(f"{self._place()} does not answer ({NO_NAME_SERVER})")
 
     def explain(self, refusal: Refusal, container: str) -> str:
         """The refusal in one line that names what to change: a setting or the container."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mimetypes
 import os
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from azure.core.exceptions import (
     ResourceExistsError,
     ResourceNotFoundError,
     ServiceRequestError,
+    ServiceResponseTimeoutError,
 )
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import (
@@ -112,6 +114,7 @@ def upload(
     started = time.monotonic()
     name, key = container_and_key(target)
     prefix = f"{key.rstrip('/')}/" if key.rstrip("/") else ""
+    account.check_name_server()
     with open_service(account, num_threads) as service:
         container = service.get_container_client(name)
         try:
@@ -182,9 +185,12 @@ def refusal_of(error: AzureError) -> Refusal:
         return Refusal(error.status_code, str(getattr(code, "value", code)))
     if isinstance(error, ClientAuthenticationError):
         return Refusal(401)
+    text = str(error)
+    if isinstance(error, ServiceResponseTimeoutError):
+        seconds = re.search(r"read timeout=(\d+)", text)
+        return Refusal(detail="it took the connection and sent nothing" + (f" for {seconds[1]} s" if seconds else ""))
     if not isinstance(error, ServiceRequestError):
         return Refusal(detail="the answer broke off")
-    text = str(error)
     if "resolve" in text:
         return Refusal(detail="no such host", reached=False)
     return Refusal(detail="connection refused" if "refused" in text else "no connection", reached=False)

@@ -26,20 +26,26 @@ Lister = Callable[[str | None], Iterator[Blob]]
 """Lists what comes after a name; a server may ignore that and begin at the first one."""
 
 
-def list_blobs(account: BlobAccount, container: str, prefix: str, source: str) -> Iterator[Blob]:
-    """Every blob below a prefix, a page in memory at a time.
+class InterruptedListingError(GlintError):
+    """The account does not let a listing go on; what was listed stands."""
+
+
+def list_blobs(
+    account: BlobAccount, container: str, prefix: str, source: str, seen: tuple[str, str] | None = None
+) -> Iterator[Blob]:
+    """Every blob below a prefix, a page in memory at a time; with `seen`, a first and a last name, those behind.
 
     After a transient fault it goes on behind the last name. Where obstore cannot say a name, the Azure SDK, which is
-    slower, lists from there on. Raises GlintError that names `source` and the setting to change.
+    slower, lists from there on. Raises InterruptedListingError that names `source` and the setting to change, and
+    GlintError where the last name is gone and the server cannot list from there.
     """
     lister: Lister = _ObstoreLister(account, container, prefix)
-    first: Blob | None = None
-    last: Blob | None = None
-    failures, since = 0, 0.0
+    first, last = seen or (None, None)
+    reached, failures, since = False, 0, 0.0
     while True:
         try:
-            for blob in _behind(lister(last and last.name), first, last, source):
-                first, last, failures = first or blob, blob, 0
+            for blob in _behind(lister(last), first, last, source):
+                first, last, reached, failures = first or blob.name, blob.name, True, 0
                 yield blob
             return
         except InvalidPathError:
@@ -48,10 +54,10 @@ def list_blobs(account: BlobAccount, container: str, prefix: str, source: str) -
             refusal = interrupted.refusal
             since = since if failures else time.monotonic()
             failures += 1
-            patient = time.monotonic() - since < (PATIENCE_S if last else FIRST_PATIENCE_S)
-            if not (refusal.transient and patient and (last or refusal.reached)):
+            patient = time.monotonic() - since < (PATIENCE_S if reached else FIRST_PATIENCE_S)
+            if not (refusal.transient and patient and (reached or refusal.reached)):
                 reason = account.explain(refusal, container)
-                raise GlintError(f"SOURCE {source} cannot be listed: {reason}") from None
+                raise InterruptedListingError(f"SOURCE {source} cannot be listed: {reason}") from None
             time.sleep(wait_s(failures))
 
 
@@ -99,7 +105,7 @@ class _SdkLister:
             raise _Interrupted(refusal_of(error)) from None
 
 
-def _behind(blobs: Iterator[Blob], first: Blob | None, last: Blob | None, source: str) -> Iterator[Blob]:
+def _behind(blobs: Iterator[Blob], first: str | None, last: str | None, source: str) -> Iterator[Blob]:
     """The blobs behind `last`, whether the server began there, as asked, or once more at `first`.
 
     By place, not by comparing names: accounts with a hierarchical namespace have an order of their own.
@@ -108,14 +114,14 @@ def _behind(blobs: Iterator[Blob], first: Blob | None, last: Blob | None, source
         yield from blobs
         return
     head = next(blobs, None)
-    skipping = head is not None and (head.name == first.name or _precedes(head.name, last.name))
+    skipping = head is not None and (head.name == first or _precedes(head.name, last))
     for blob in chain([head] if head else [], blobs):
-        if blob.name == last.name:
+        if blob.name == last:
             skipping = False
         elif not skipping:
             yield blob
     if skipping:
-        raise GlintError(f"SOURCE {source} changed while it was listed: {last.name} is gone; take the snapshot again")
+        raise GlintError(f"SOURCE {source} changed while it was listed: {last} is gone; take the snapshot again")
 
 
 def _precedes(name: str, other: str) -> bool:

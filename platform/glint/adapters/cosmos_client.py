@@ -19,6 +19,7 @@ from azure.core.pipeline.transport import AioHttpTransport
 from azure.cosmos.aio import CosmosClient
 from azure.cosmos.exceptions import CosmosBatchOperationError, CosmosHttpResponseError
 
+from glint.adapters import names
 from glint.adapters.authority import authority_options
 from glint.core.errors import GlintError, StoreError
 
@@ -103,6 +104,9 @@ async def connect(
     address: CosmosAddress, response_hook: Callable[[Any], None] | None = None
 ) -> AsyncIterator[CosmosClient]:
     """A client on this event loop. Raises what `explained` makes of a failure."""
+    if not address.use_proxy:
+        with explained(address):
+            await _look_up(address.url)
     async with AsyncExitStack() as stack:
         credential: Any = address.credential()
         if credential is None:
@@ -135,6 +139,14 @@ async def connect(
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 await stack.enter_async_context(client)
         yield client
+
+
+async def _look_up(url: str) -> None:
+    """Raise OSError for an unknown host, TimeoutError where the name server is silent."""
+    try:
+        await asyncio.wait_for(asyncio.wrap_future(names.look_up(url)), names.NAME_TIMEOUT_S)
+    except TimeoutError:
+        raise TimeoutError(names.NO_NAME_SERVER) from None
 
 
 class explained:  # noqa: N801 - it is used like a function
@@ -173,7 +185,7 @@ def explain(error: BaseException, address: CosmosAddress) -> StoreError | None:
     if status == NOT_FOUND:
         return StoreError(f"{where}: the account has no such database or container; glint store init makes them")
     if status in THROTTLED:
-        more = "; raise the database's RU/s, or set GLINT_COSMOS_RU to them, so that a job leaves readers some"
+        more = "; raise the database's RU/s, or set GLINT_COSMOS_RU to what they are, so that jobs leave readers some"
         return UnreachableError(
             f"{where}: the account is busy and asks to come back later (status {status})"
             + (more if status == TOO_MANY else ""),

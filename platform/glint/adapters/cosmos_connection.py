@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
-from azure.cosmos.aio import ContainerProxy
+from azure.cosmos.aio import ContainerProxy, DatabaseProxy
 
 from glint.adapters.cosmos_client import (
     OPEN_TIMEOUT_S,
@@ -34,40 +33,47 @@ FIRST_PATIENCE_S = 3.0
 class Connection:
     """A client and the containers of a database. Belongs to one event loop, and opens with the first use."""
 
-    def __init__(self, address: CosmosAddress, write_ru: float | None) -> None:
-        self.limiter = RequestUnitLimiter(write_ru or math.inf)
+    database: DatabaseProxy
+    """Once it is open."""
+
+    def __init__(self, address: CosmosAddress) -> None:
+        self.limiter = RequestUnitLimiter()
+        self.containers: dict[str, ContainerProxy] = {}
         self._address = address
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()
-        self._containers: dict[str, ContainerProxy] = {}
 
     async def on(self, name: str, work: Callable[[ContainerProxy], Awaitable[T]]) -> T:
         """What `work` does with a container; raises what `explained` makes of its failures."""
+        return await self.run(lambda: work(self.containers[name]))
+
+    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        """The same with whatever of the open connection."""
         await self.open()
         with explained(self._address):
             async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
-                return await work(self._containers[name])
+                return await work()
 
     async def open(self) -> None:
         """Connect, and see that the containers are there; again, it does nothing."""
         async with self._opening:
-            if self._containers:
+            if self.containers:
                 return
             # What did not open whole is closed: the next try begins anew.
             async with AsyncExitStack() as opened:
                 with explained(self._address):
                     async with asyncio.timeout(OPEN_TIMEOUT_S):
                         client = await opened.enter_async_context(connect(self._address, self._heed))
-                        database = client.get_database_client(self._address.database)
-                        containers = {name: database.get_container_client(name) for name in INDEXED}
+                        self.database = client.get_database_client(self._address.database)
+                        containers = {name: self.database.get_container_client(name) for name in INDEXED}
                         await together(container.read() for container in containers.values())
                 self._stack = opened.pop_all()
-            self._containers = containers
+            self.containers = containers
 
     @property
     def is_open(self) -> bool:
         """Whether the account has answered."""
-        return bool(self._containers)
+        return bool(self.containers)
 
     async def close(self) -> None:
         """Close the client."""

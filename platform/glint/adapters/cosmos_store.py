@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import heapq
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from azure.core.exceptions import AzureError
 from azure.cosmos.aio import ContainerProxy
-from azure.cosmos.exceptions import (
-    CosmosBatchOperationError,
-    CosmosHttpResponseError,
-    CosmosResourceNotFoundError,
-)
 
-from glint.adapters.cosmos_client import (
-    MAX_CONNECTIONS,
-    TOO_LARGE,
-    TOO_MANY,
-    CosmosAddress,
-)
-from glint.adapters.cosmos_connection import Connection, patiently, together
+from glint.adapters.cosmos_budget import database_ru
+from glint.adapters.cosmos_client import MAX_CONNECTIONS, CosmosAddress
+from glint.adapters.cosmos_connection import Connection, together
 from glint.adapters.cosmos_documents import document_of, put_item, record_of
+from glint.adapters.cosmos_queries import Queries
 from glint.adapters.cosmos_schema import (
     BOOKS,
     JOBS_PK,
@@ -38,10 +27,11 @@ from glint.adapters.cosmos_schema import (
     job_key,
     outcome_document,
 )
+from glint.adapters.cosmos_writes import Writes
 from glint.adapters.dead_letters import keep
 from glint.adapters.limiter import RequestUnitLimiter
 from glint.core.errors import GlintError, StoreError
-from glint.core.job import CHUNK_ROWS, Chunk, Job
+from glint.core.job import Chunk, Job
 from glint.core.label_event import LabelEvent, sort_key
 from glint.core.outcome import Outcome
 from glint.core.stores import (
@@ -56,19 +46,26 @@ from glint.core.stores import (
     partition_key,
 )
 
-T = TypeVar("T")
-
-CHUNKS_AT_ONCE = 200
-UNITS_PER_WRITE = 6.0
-"""Request units of writing one outcome of 1 KB, until the service has said how many they are."""
-
 
 @dataclass(frozen=True)
 class WriteLimits:
-    """How hard a writer tries, and how much it takes: `write_ru` RU/s at most, `deadline_s` for one chunk."""
+    """How hard a writer tries, `deadline_s` for one chunk, and the RU/s of the database of which it takes its share.
 
-    write_ru: float | None = None
+    `total_ru` None: the database is asked.
+    """
+
+    total_ru: int | None = None
     deadline_s: float = 120.0
+
+
+class _Opened:
+    """What belongs to one event loop."""
+
+    def __init__(self, address: CosmosAddress, limits: WriteLimits) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.connection = Connection(address)
+        self.queries = Queries(self.connection, limits.deadline_s)
+        self.writes = Writes(self.connection, limits.deadline_s, limits.total_ru)
 
 
 class CosmosStore:
@@ -89,8 +86,7 @@ class CosmosStore:
         self.dead_letters = dead_letters
         self.limits = limits
         self.num_partitions = num_partitions
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._connection: Connection | None = None
+        self._opened: _Opened | None = None
 
     def __reduce__(self) -> tuple[type[CosmosStore], tuple[CosmosAddress, Path, WriteLimits, int]]:
         return CosmosStore, (self.address, self.dead_letters, self.limits, self.num_partitions)
@@ -103,7 +99,6 @@ class CosmosStore:
             "sort_key": sort_key(job.created_at, job.id),
             "job": job.model_dump(mode="json"),
         }
-
         return await self._put(document, etag, f"job {job.id}")
 
     async def get_job(self, job_id: str) -> Job | None:
@@ -113,28 +108,20 @@ class CosmosStore:
 
     async def get_job_and_etag(self, job_id: str) -> tuple[Job, str] | None:
         """The job with the etag by which to replace it, or None when there is none of that id."""
-
-        async def get(books: ContainerProxy) -> tuple[Job, str] | None:
-            try:
-                document = await books.read_item(job_key(job_id), JOBS_PK)
-            except CosmosResourceNotFoundError:
-                return None
-            return Job.model_validate(document["job"]), str(document["_etag"])
-
-        return await self._read(BOOKS, get)
+        document = await self._queries.get(BOOKS, job_key(job_id), JOBS_PK)
+        return (Job.model_validate(document["job"]), str(document["_etag"])) if document else None
 
     async def jobs(self, limit: int = 100) -> list[Job]:
         """The newest jobs first; limit is 1 to MAX_PAGE."""
         check_limit(limit)
         query = f"SELECT TOP {limit} * FROM c WHERE c.pk = @pk ORDER BY c.sort_key DESC"
-        return [Job.model_validate(document["job"]) for document in await self._query(BOOKS, JOBS_PK, query)]
+        return [Job.model_validate(document["job"]) for document in await self._queries.find(BOOKS, JOBS_PK, query)]
 
     async def delete_job(self, job_id: str) -> None:
         """Take away the outcomes and chunks, a batch at a time, then the job."""
         for pk in self._partitions(job_id):
-            while await self._persist(lambda pk=pk: self._on(OUTCOMES, partial(self._delete_some, pk))):  # type: ignore[misc]
-                pass
-        await self._delete(BOOKS, job_key(job_id), JOBS_PK)
+            await self._writes.clear(OUTCOMES, pk)
+        await self._writes.delete(BOOKS, job_key(job_id), JOBS_PK)
 
     async def put_document(self, document: Document, etag: str | None = None) -> str:
         """Insert or replace by kind and id, with an etag only the one that has it; returns its new etag."""
@@ -142,15 +129,8 @@ class CosmosStore:
 
     async def get_document(self, kind: str, id: str) -> tuple[Document, str] | None:
         """The document and its etag, or None when there is none."""
-
-        async def get(books: ContainerProxy) -> tuple[Document, str] | None:
-            try:
-                record = await books.read_item(job_key(id), document_pk(kind))
-            except CosmosResourceNotFoundError:
-                return None
-            return document_of(record), str(record["_etag"])
-
-        return await self._read(BOOKS, get)
+        record = await self._queries.get(BOOKS, job_key(id), document_pk(kind))
+        return (document_of(record), str(record["_etag"])) if record else None
 
     async def documents(
         self, kind: str, group: str | None = None, open: bool | None = None, cursor: str | None = None, limit: int = 100
@@ -162,13 +142,13 @@ class CosmosStore:
         conditions = "".join(f" AND {test}" for test in wanted)
         query = f"SELECT TOP {limit + 1} * FROM c WHERE c.pk = @pk{conditions} ORDER BY c.sort_key DESC"
         values = {test.rpartition(" ")[2]: value for test, value in wanted.items()}
-        records = await self._query(BOOKS, document_pk(kind), query, values)
+        records = await self._queries.find(BOOKS, document_pk(kind), query, values)
         found = tuple(document_of(record) for record in records[:limit])
         return DocumentPage(found, found[-1].sort_key if len(records) > limit else None)
 
     async def delete_document(self, kind: str, id: str) -> None:
         """Take it away; one that is not there stays so."""
-        await self._delete(BOOKS, job_key(id), document_pk(kind))
+        await self._writes.delete(BOOKS, job_key(id), document_pk(kind))
 
     async def put_chunk(self, chunk: Chunk, outcomes: Sequence[Outcome]) -> None:
         """Write a chunk's outcomes and its document in one transaction; again, it replaces them."""
@@ -176,12 +156,11 @@ class CosmosStore:
         pk = partition_key(chunk.job_id, chunk.chunk, self.num_partitions)
         ttl = {"ttl": chunk.ttl_s} if chunk.ttl_s else {}
         documents = [{"pk": pk, "kind": "outcome", **ttl, **outcome_document(row)} for row in outcomes]
-        # The chunk's document comes last: where the batch must be cut, nothing counts before all of it stands.
         documents.append(
             {"id": f"chunk-{chunk.chunk}", "pk": pk, "kind": "chunk", **ttl, **chunk.model_dump(mode="json")}
         )
         try:
-            await self._persist(partial(self._write_chunk, pk, documents))
+            await self._writes.put_chunk(pk, documents)
         except (GlintError, AzureError) as error:
             file = keep(self.dead_letters, chunk, outcomes)
             reason = str(error).partition("\n")[0]
@@ -189,18 +168,8 @@ class CosmosStore:
 
     async def chunks(self, job_id: str) -> AsyncIterator[Chunk]:
         """Every chunk document of a job, in chunk order; those written meanwhile may be among them."""
-        streams = [self._chunks_of(pk) for pk in self._partitions(job_id)]
-        heads = [(await anext(stream, None), number) for number, stream in enumerate(streams)]
-        heap = [(head.chunk, number, head) for head, number in heads if head]
-        heapq.heapify(heap)
-        while heap:
-            _, number, chunk = heap[0]
+        async for chunk in self._queries.chunks(self._partitions(job_id)):
             yield chunk
-            following = await anext(streams[number], None)
-            if following is None:
-                heapq.heappop(heap)
-            else:
-                heapq.heapreplace(heap, (following.chunk, number, following))
 
     async def page(
         self, job_id: str, where: OutcomeFilter = EVERY, cursor: str | None = None, limit: int = 100
@@ -212,7 +181,7 @@ class CosmosStore:
             f"SELECT TOP {limit + 1} * FROM c WHERE c.pk = @pk AND c.kind = 'outcome' AND c.id > @cursor{conditions} "
             "ORDER BY c.id"
         )
-        documents = await self._merged(
+        documents = await self._queries.merged(
             OUTCOMES, self._partitions(job_id), query, {"@cursor": cursor or "", **values}, "id"
         )
         found = documents[:limit]
@@ -226,7 +195,7 @@ class CosmosStore:
         wanted = sorted(numbers)
         for first in range(0, len(wanted), MAX_CONNECTIONS):
             await together(
-                self._delete(OUTCOMES, f"chunk-{number}", partition_key(job_id, number, self.num_partitions))
+                self._writes.delete(OUTCOMES, f"chunk-{number}", partition_key(job_id, number, self.num_partitions))
                 for number in wanted[first : first + MAX_CONNECTIONS]
             )
 
@@ -239,7 +208,7 @@ class CosmosStore:
             async def upsert(books: ContainerProxy) -> None:
                 await books.upsert_item(document)
 
-            return self._persist(lambda: self._on(BOOKS, upsert))
+            return self._writes.on(BOOKS, upsert)
 
         for first in range(0, len(events), MAX_CONNECTIONS):
             await together(put(event) for event in events[first : first + MAX_CONNECTIONS])
@@ -252,117 +221,46 @@ class CosmosStore:
         query = (
             f"SELECT TOP {limit + 1} * FROM c WHERE c.pk = @pk AND c.sort_key > @cursor{condition} ORDER BY c.sort_key"
         )
-        documents = await self._merged(BOOKS, keys, query, {"@cursor": cursor or "", **values}, "sort_key")
+        documents = await self._queries.merged(BOOKS, keys, query, {"@cursor": cursor or "", **values}, "sort_key")
         found = documents[:limit]
         return LabelPage(
             events=tuple(LabelEvent.model_validate(fields_of(document, LabelEvent)) for document in found),
             cursor=found[-1]["sort_key"] if len(documents) > limit else None,
         )
 
+    async def database_ru(self) -> int | None:
+        """RU/s that the database says it has, None where it does not; writers then take it for DEFAULT_RU."""
+        connection = self._on_this_loop().connection
+        return await self._queries.patiently(lambda: connection.run(lambda: database_ru(connection)))
+
     async def close(self) -> None:
         """Release the connection; the store opens again when it is next used."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            if opened.loop is asyncio.get_running_loop():
+                await opened.writes.leave()
+            await opened.connection.close()
 
     @property
     def limiter(self) -> RequestUnitLimiter:
         """The limiter of this event loop's writes."""
-        return self._connected().limiter
+        return self._on_this_loop().connection.limiter
 
-    async def _on(self, name: str, work: Callable[[ContainerProxy], Awaitable[T]]) -> T:
-        return await self._connected().on(name, work)
+    @property
+    def _queries(self) -> Queries:
+        return self._on_this_loop().queries
 
-    def _connected(self) -> Connection:
-        """The connection of this event loop."""
-        if self._connection is None or self._loop is not asyncio.get_running_loop():
-            self._loop = asyncio.get_running_loop()
-            self._connection = Connection(self.address, self.limits.write_ru)
-            self._units_per_document = UNITS_PER_WRITE
-        return self._connection
+    @property
+    def _writes(self) -> Writes:
+        return self._on_this_loop().writes
 
-    # Writing
-
-    async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Write, as long as it takes up to the deadline, whether the account is there or not yet."""
-        return await patiently(attempt, self.limits.deadline_s)
+    def _on_this_loop(self) -> _Opened:
+        if self._opened is None or self._opened.loop is not asyncio.get_running_loop():
+            self._opened = _Opened(self.address, self.limits)
+        return self._opened
 
     async def _put(self, document: dict[str, Any], etag: str | None, what: str) -> str:
-        return await self._persist(lambda: self._on(BOOKS, lambda books: put_item(books, document, etag, what)))
-
-    async def _delete(self, container: str, id: str, pk: str) -> None:
-        async def delete(found: ContainerProxy) -> None:
-            with suppress(CosmosResourceNotFoundError):
-                await found.delete_item(id, pk)
-
-        await self._persist(lambda: self._on(container, delete))
-
-    async def _delete_some(self, pk: str, container: ContainerProxy) -> bool:
-        """Delete what one batch takes of a partition; whether there was anything."""
-        query = f"SELECT TOP {CHUNK_ROWS} c.id FROM c WHERE c.pk = @pk"
-        parameters: list[dict[str, Any]] = [{"name": "@pk", "value": pk}]
-        ids = [row["id"] async for row in container.query_items(query, parameters=parameters, partition_key=pk)]
-        if ids:
-            await container.execute_item_batch([("delete", (id,)) for id in ids], pk)
-        return bool(ids)
-
-    async def _write_chunk(self, pk: str, documents: list[dict[str, Any]]) -> None:
-        connection = self._connected()
-        await connection.open()
-        await connection.limiter.spend(len(documents) * self._units_per_document)
-        await connection.on(OUTCOMES, lambda container: self._write(container, pk, documents))
-
-    async def _write(self, container: ContainerProxy, pk: str, documents: list[dict[str, Any]]) -> None:
-        """Upsert in one batch; where the service will not have it as one, in halves, the last document last."""
-        try:
-            answers = await container.execute_item_batch([("upsert", (document,)) for document in documents], pk)
-        except (CosmosHttpResponseError, CosmosBatchOperationError) as error:
-            if error.status_code == TOO_MANY:
-                self.limiter.refused()
-            if error.status_code not in (400, TOO_LARGE) or len(documents) == 1:
-                raise
-            half = len(documents) // 2
-            await self._write(container, pk, documents[:half])
-            await self._write(container, pk, documents[half:])
-            return
-        units = float(answers.get_response_headers().get("x-ms-request-charge", 0)) / len(documents)
-        self._units_per_document += 0.1 * (units - self._units_per_document)
-
-    # Reading
-
-    async def _query(
-        self, name: str, pk: str, query: str, values: dict[str, Any] | None = None
-    ) -> list[dict[str, Any]]:
-        parameters = [{"name": key, "value": value} for key, value in {"@pk": pk, **(values or {})}.items()]
-
-        async def read(container: ContainerProxy) -> list[dict[str, Any]]:
-            return [row async for row in container.query_items(query, parameters=parameters, partition_key=pk)]
-
-        return await self._read(name, read)
-
-    async def _read(self, name: str, work: Callable[[ContainerProxy], Awaitable[T]]) -> T:
-        """Read as patiently as a write, once the account has answered at all."""
-        connection = self._connected()
-        return await patiently(lambda: connection.on(name, work), self.limits.deadline_s, lambda: connection.is_open)
-
-    async def _merged(self, name: str, keys: list[str], query: str, values: dict[str, Any], order: str) -> list[Any]:
-        """Each partition offers its first rows; all of them in the order of a field."""
-        found = await together(self._query(name, pk, query, values) for pk in keys)
-        return list(heapq.merge(*found, key=lambda document: document[order]))
-
-    async def _chunks_of(self, pk: str) -> AsyncIterator[Chunk]:
-        query = (
-            f"SELECT TOP {CHUNKS_AT_ONCE} * FROM c WHERE c.pk = @pk AND c.kind = 'chunk' AND c.chunk > @last "
-            "ORDER BY c.chunk"
-        )
-        last = -1
-        while True:
-            documents = await self._query(OUTCOMES, pk, query, {"@last": last})
-            for document in documents:
-                yield Chunk.model_validate(fields_of(document, Chunk))
-                last = document["chunk"]
-            if len(documents) < CHUNKS_AT_ONCE:
-                return
+        return await self._writes.on(BOOKS, lambda books: put_item(books, document, etag, what))
 
     def _partitions(self, job_id: str) -> list[str]:
         return [partition_key(job_id, number, self.num_partitions) for number in range(self.num_partitions)]

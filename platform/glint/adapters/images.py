@@ -42,12 +42,13 @@ class Images:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_stores": {}}
 
-    def list(self, source: str) -> Iterator[Listed]:
+    def list(self, source: str, seen: tuple[str, str] | None = None) -> Iterator[Listed]:
         """Everything below a folder or az:// prefix; what is not an image comes with the reason why not.
 
+        `seen`, the first and last address that an earlier listing of the same prefix gave: only what comes behind.
         Raises GlintError for a source that does not exist or cannot be listed.
         """
-        return self._blobs(source) if source.startswith("az://") else list_files(source)
+        return self._blobs(source, seen) if source.startswith("az://") else list_files(source)
 
     def check_readable(self, uri: str) -> None:
         """Raise GlintError where the settings let nobody read what lies beside an az:// address, by asking for it.
@@ -121,14 +122,15 @@ class Images:
             store = self._stores.setdefault(container, open_reader(self._account(uri), container))
         return store, key
 
-    def _blobs(self, source: str) -> Iterator[Listed]:
+    def _blobs(self, source: str, seen: tuple[str, str] | None) -> Iterator[Listed]:
         from glint.adapters.blob_listing import list_blobs
         from glint.adapters.blobs import UNREADABLE
 
         container, prefix = _container_and_prefix(source)
         if prefix and not addressable(prefix):
             raise GlintError(f"SOURCE {source}: a prefix has no empty part and no control character")
-        blobs = list_blobs(self._account(source), container, prefix, source)
+        names = (container_and_key(seen[0])[1], container_and_key(seen[1])[1]) if seen else None
+        blobs = list_blobs(self._account(source), container, prefix, source, names)
 
         def listed() -> Iterator[Listed]:
             start = len(prefix) + 1 if prefix else 0

@@ -42,6 +42,11 @@ class RequestUnitLimiter:
         self._in_use = False
         self._turn = asyncio.Lock()
 
+    def bound(self, ceiling: float) -> None:
+        """Spend no more than this many RU/s from now on."""
+        self.ceiling = ceiling
+        self.rate, self._best = min(self.rate, ceiling), min(self._best, ceiling)
+
     async def spend(self, units: float) -> None:
         """Wait until this many request units may be spent, each caller in turn."""
         async with self._turn:

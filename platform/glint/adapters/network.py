@@ -6,6 +6,7 @@ import socket
 
 import grpc
 
+from glint.adapters.names import NO_NAME_SERVER, name_server_answers
 from glint.core.errors import GlintError
 
 CONNECT_TIMEOUT_S = 3.0
@@ -16,6 +17,8 @@ RAY_TIMEOUT_S = 3.0
 def reach(host: str, port: int, setting: str) -> None:
     """Raise GlintError naming the setting unless something listens there."""
     try:
+        if not name_server_answers(f"//{host}"):
+            raise TimeoutError(NO_NAME_SERVER)
         socket.create_connection((host, port), CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise GlintError(f"{host}:{port} does not answer ({error}); check {setting}") from None

@@ -95,17 +95,18 @@ def run(
     options = job_options({"ttl_days": settings.outcome_ttl_days} | given, as_flags=True)
     images = open_images(settings)
     check_input(input, images)
-    check_store_answers(settings)
+    warning = check_store_answers(settings)
 
     # They take seconds to import, which a wrong setting need not wait for.
     from glint.cli.starting import start
     from glint.cli.tables import fields
     from glint.pipelines.batch import freeze_input, run_batch
     from glint.pipelines.batch_run import BatchRun
-    from glint.pipelines.chunk_actors import num_nodes
 
     found = open_model(model, settings, options.engine)
     with progress() as told:
+        if warning:
+            told.say(warning)
         manifest = freeze_input(input, images, settings.home_path, told)
         start(settings, told)
         check_store(settings)
@@ -117,7 +118,7 @@ def run(
             input=input,
             manifest=manifest,
             images=images,
-            store=open_store(settings, num_nodes()),
+            store=open_store(settings),
             home=settings.home_path,
             options=options,
             job=job,

@@ -16,7 +16,7 @@ from glint.adapters.network import reach, reach_ray
 from glint.core.errors import GlintError
 from glint.core.stores import Bridge
 from glint.settings import Settings
-from glint.wiring import open_registry, open_store
+from glint.wiring import check_store_answers, open_registry, open_store
 
 LIBRARIES = ("ray", "torch", "timm", "mlflow", "obstore")
 FREE_BYTES = 5_000_000_000
@@ -83,7 +83,9 @@ def _store(settings: Settings) -> Iterator[Finding]:
     finally:
         bridge.run(store.close())
         bridge.close()
-    yield Finding(what="result store", state="ok", detail=f"{settings.store_uri}, {len(jobs)} jobs")
+    warning = check_store_answers(settings)
+    detail = f"{settings.store_uri}, {len(jobs)} jobs" + (f"; {warning}" if warning else "")
+    yield Finding(what="result store", state="ok", detail=detail)
 
 
 def _registry(settings: Settings) -> Iterator[Finding]:

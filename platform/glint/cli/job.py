@@ -68,8 +68,10 @@ _ENDS: dict[str, SubmissionStatus] = {"completed": "completed", "failed": "faile
 
 def _score(submission: Submission, settings: Settings, told: Progress) -> BatchResult:
     from glint.pipelines.batch import run_batch
-    from glint.wiring import check_store, start_ray
+    from glint.wiring import check_store, check_store_answers, start_ray
 
+    if warning := check_store_answers(settings):
+        told.say(warning)
     start_ray(settings)
     # Ray's own handler would have the job end as failed.
     signal.signal(signal.SIGTERM, _interrupt)
@@ -81,11 +83,10 @@ def _open_run(submission: Submission, settings: Settings, told: Progress) -> Bat
     """The run that the submission asks for; what an earlier attempt has pinned stays so."""
     from glint.core.stores import Bridge
     from glint.pipelines.batch_run import BatchRun
-    from glint.pipelines.chunk_actors import num_nodes
     from glint.pipelines.listing import open_input
     from glint.wiring import open_allowed, open_images, open_model, open_store, pinned, pinned_preparer
 
-    bridge, store = Bridge(), open_store(settings, num_nodes())
+    bridge, store = Bridge(), open_store(settings)
     known = bridge.run(store.get_job(submission.id))
     bridge.run(store.close())
     bridge.close()

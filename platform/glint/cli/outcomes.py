@@ -9,9 +9,9 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +20,8 @@ from glint.cli.console import stderr, stdout
 from glint.cli.tables import rows
 from glint.core.errors import GlintError
 from glint.core.job import Job, Totals
-from glint.core.outcome import Outcome, outcome_row
+from glint.core.outcome import ROW_COLUMNS, Outcome, outcome_row
+from glint.core.outcome_files import row_schema
 from glint.core.stores import Bridge, OutcomeFilter, ResultStore
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ def _num_passing(totals: Totals, where: OutcomeFilter) -> int | None:
 def _write_file(outcomes: Iterator[Outcome], form: str, out: Path | None) -> int:
     if form == "parquet":
         assert out is not None
-        table = pa.Table.from_pylist([outcome_row(outcome) for outcome in outcomes])
+        found = [outcome_row(outcome) for outcome in outcomes]
+        table = pa.Table.from_pylist(found) if found else row_schema(ROW_COLUMNS).empty_table()
         with _whole(out) as partial:
             pq.write_table(table, partial)
         return int(table.num_rows)
@@ -149,13 +151,12 @@ def _write_file(outcomes: Iterator[Outcome], form: str, out: Path | None) -> int
 
 
 def _write_csv(outcomes: Iterator[Outcome], file: TextIO) -> int:
-    writer, num = None, 0
-    for outcome in outcomes:
-        row: dict[str, Any] = outcome_row(outcome)
-        if writer is None:
-            writer = csv.DictWriter(file, list(row))
-            writer.writeheader()
-        writer.writerow(row)
+    first = next(outcomes, None)
+    writer = csv.DictWriter(file, ROW_COLUMNS if first is None else list(outcome_row(first)))
+    writer.writeheader()
+    num = 0
+    for outcome in chain([] if first is None else [first], outcomes):
+        writer.writerow(outcome_row(outcome))
         num += 1
     return num
 

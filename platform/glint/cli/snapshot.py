@@ -33,6 +33,9 @@ def snapshot(
     Groups are dealt 80/10/10 by their hash; with --val-groups and --test-groups, all others are for training; with
     one of the two, the others are dealt by hash. Images without a label are kept, in no split.
 
+    The same command goes on with a listing of az:// that was interrupted within the last day: what there is of it lies
+    in .NAME.listing beside the manifest until that is written.
+
     Examples:
         glint snapshot boards --labels boards/labels.csv --group lot --out manifest.parquet
 

@@ -90,25 +90,42 @@ def failed(error: ImageError) -> Prediction:
     return Prediction(status=cast(Status, error.status), error=OutcomeError(type=error.type, message=str(error)))
 
 
+ROW_COLUMNS = (
+    "uri",
+    "status",
+    "label",
+    "confidence",
+    "decision",
+    "error_type",
+    "error_message",
+    "group",
+    "model_version",
+    "bundle",
+    "policy",
+)
+"""The fixed columns of an outcome as a row of a table."""
+
+
 def outcome_row(outcome: Outcome) -> dict[str, str | float | None]:
     """An outcome as one flat row of a table: fixed columns, then the manifest's further ones by their own names.
 
     Several labels are joined by commas. A further column named like a fixed one (or `column_…`) becomes `column_NAME`,
     so that no two are one; a value that is neither text nor number becomes JSON.
     """
-    row: dict[str, str | float | None] = {
-        "uri": outcome.uri,
-        "status": outcome.status,
-        "label": ", ".join(outcome.labels) or None,
-        "confidence": outcome.confidence,
-        "decision": outcome.decision,
-        "error_type": outcome.error.type if outcome.error else None,
-        "error_message": outcome.error.message if outcome.error else None,
-        "group": outcome.group,
-        "model_version": outcome.model.version,
-        "bundle": outcome.model.bundle,
-        "policy": outcome.model.policy,
-    }
+    fixed = (
+        outcome.uri,
+        outcome.status,
+        ", ".join(outcome.labels) or None,
+        outcome.confidence,
+        outcome.decision,
+        outcome.error.type if outcome.error else None,
+        outcome.error.message if outcome.error else None,
+        outcome.group,
+        outcome.model.version,
+        outcome.model.bundle,
+        outcome.model.policy,
+    )
+    row: dict[str, str | float | None] = dict(zip(ROW_COLUMNS, fixed, strict=True))
     for name, value in outcome.columns.items():
         row[f"column_{name}" if name in row or name.startswith("column_") else name] = _cell(value)
     return row

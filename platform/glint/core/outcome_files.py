@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from glint.core.outcome import Outcome, outcome_row
+from glint.core.outcome import ROW_COLUMNS, Outcome, outcome_row
 
 NUMBERS = ("confidence",)
 """Columns of a row that are numbers; the others, and the manifest's further ones, are text."""
 
 
 async def csv_lines(pages: AsyncIterator[Sequence[Outcome]]) -> AsyncIterator[str]:
-    """Blocks of CSV: the header with the first outcome, then the rows. Without an outcome there is nothing."""
+    """Blocks of CSV: the header, whose further columns are those of the first outcome, then the rows."""
     names: list[str] | None = None
     async for page in pages:
         if not page:
@@ -31,6 +31,10 @@ async def csv_lines(pages: AsyncIterator[Sequence[Outcome]]) -> AsyncIterator[st
             writer.writeheader()
         writer.writerows(rows)
         yield block.getvalue()
+    if names is None:
+        block = io.StringIO()
+        csv.writer(block).writerow(ROW_COLUMNS)
+        yield block.getvalue()
 
 
 async def write_parquet(path: Path, pages: AsyncIterator[Sequence[Outcome]]) -> int:
@@ -40,7 +44,7 @@ async def write_parquet(path: Path, pages: AsyncIterator[Sequence[Outcome]]) -> 
         async for page in pages:
             rows = [outcome_row(outcome) for outcome in page]
             if writer is None:
-                writer = pq.ParquetWriter(path, _schema(rows[0] if rows else {}))
+                writer = pq.ParquetWriter(path, row_schema(rows[0] if rows else ROW_COLUMNS))
             if rows:
                 writer.write_table(_table(rows, writer.schema))
             num += len(rows)
@@ -50,8 +54,9 @@ async def write_parquet(path: Path, pages: AsyncIterator[Sequence[Outcome]]) -> 
     return num
 
 
-def _schema(row: dict[str, Any]) -> pa.Schema:
-    return pa.schema([(name, pa.float64() if name in NUMBERS else pa.string()) for name in row])
+def row_schema(columns: Iterable[str]) -> pa.Schema:
+    """Rows with these columns, as Parquet has them."""
+    return pa.schema([(name, pa.float64() if name in NUMBERS else pa.string()) for name in columns])
 
 
 def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -3,7 +3,8 @@
 python -m glint.emulators.fidelity --upstream http://127.0.0.1:PORT [--port 0] [--key KEY]
 
 It then prints its own address as the first line and ends when its stdin does. Endpoint discovery works through it, a
-wrong key is refused, documents and batches have the service's limits, and every answer has a request charge.
+wrong key is refused, documents and batches have the service's limits, databases tell their throughput, and every
+answer has a request charge.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hmac
 import json
 import sys
 from contextlib import suppress
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from aiohttp import web
@@ -36,6 +38,7 @@ class CosmosProxy(Proxy):
     def __init__(self, upstream: str, port: int = 0, key: str = COSMOS_KEY, fault: FaultHook | None = None) -> None:
         super().__init__(upstream, port, fault)
         self.key = key
+        self._offers: dict[str, dict[str, Any]] = {}
 
     @property
     def endpoint(self) -> str:
@@ -76,11 +79,18 @@ class CosmosProxy(Proxy):
         return response
 
     def answered(self, asked: Asked, response: web.Response) -> web.Response:
-        """With the request's charge; the account's regions lead back to this proxy."""
+        """With the request's charge; the account's regions lead back to this proxy, which knows their throughput."""
         path = urlsplit(asked.path).path
+        if path == "/offers":
+            wanted = {parameter["value"] for parameter in json.loads(asked.body)["parameters"]}
+            found = [offer for link, offer in self._offers.items() if link in wanted]
+            response = web.json_response({"_rid": "", "Offers": found, "_count": len(found)})
         if path == "/" and response.status == 200:
             response.body = _relocated(response, f"http://{asked.headers.get('Host', '')}/")
             response.headers["Content-Length"] = str(len(response.body))
+        if asked.method == "POST" and response.status == 201 and (content := _throughput(asked)):
+            link = json.loads(response.body if isinstance(response.body, bytes) else b"{}")["_self"]
+            self._offers[link] = {"resource": link, "content": content}
         response.headers["x-ms-request-charge"] = f"{charge(asked, response):.2f}"
         return response
 
@@ -133,6 +143,16 @@ def _signed(asked: Asked, key: str) -> bool:
 def _signature(key: str, method: str, kind: str, resource: str, date: str) -> str:
     text = f"{method.lower()}\n{kind.lower()}\n{resource}\n{date.lower()}\n\n"
     return base64.b64encode(hmac.digest(base64.b64decode(key), text.encode(), hashlib.sha256)).decode()
+
+
+def _throughput(asked: Asked) -> dict[str, Any] | None:
+    """What a database or container is made with, as the service's offers have it."""
+    if fixed := asked.headers.get("x-ms-offer-throughput"):
+        return {"offerThroughput": int(fixed)}
+    if scaled := asked.headers.get("x-ms-cosmos-offer-autopilot-settings"):
+        most = json.loads(scaled)["maxThroughput"]
+        return {"offerThroughput": most // 10, "offerAutopilotSettings": {"maxThroughput": most}}
+    return None
 
 
 def _relocated(response: web.Response, url: str) -> bytes:

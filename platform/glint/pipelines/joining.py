@@ -24,21 +24,42 @@ SETTINGS: dict[str, Any] = {
 
 
 class Join:
-    """Two tables: images (uri, etag, size) and labels (uri, path, label, group, then the further columns)."""
+    """Two tables: images (uri, etag, size) and labels (uri, path, label, group, then the further columns).
+
+    A third one has the note that was last made; what the connection's file has of them already stays.
+    """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, further: Sequence[str], separator: str | None) -> None:
         self._connection = connection
         self._separator = separator
         self._further = tuple(further)
+        self.noted = False
         # A file may have columns `Lot` and `lot`, which SQL takes for one: theirs are numbered.
         self._columns = [f"c{number}" for number in range(len(self._further))]
         columns = ", ".join(f"{name} VARCHAR" for name in ("uri", "path", "label", '"group"', *self._columns))
-        connection.execute("CREATE TABLE images (uri VARCHAR, etag VARCHAR, size BIGINT)")
-        connection.execute(f"CREATE TABLE labels ({columns})")
+        connection.execute("CREATE TABLE IF NOT EXISTS images (uri VARCHAR, etag VARCHAR, size BIGINT)")
+        connection.execute(f"CREATE TABLE IF NOT EXISTS labels ({columns})")
+        connection.execute("CREATE TABLE IF NOT EXISTS notes (note VARCHAR)")
 
-    def add_images(self, rows: pa.Table) -> None:
-        """Add rows of the images table."""
-        self._add("images", rows)
+    def add_listed(self, images: pa.Table, labels: pa.Table | None, note: str) -> None:
+        """Add rows of the images and of the labels table, and make a note: all of it or nothing."""
+        self._connection.begin()
+        self._add("images", images)
+        if labels is not None:
+            self._add("labels", labels)
+        self._connection.execute("DELETE FROM notes")
+        self._connection.execute("INSERT INTO notes VALUES (?)", [note])
+        self._connection.commit()
+        self.noted = True
+
+    def note(self) -> str | None:
+        """The last one."""
+        notes = self._values("SELECT note FROM notes")
+        return notes[0] if notes else None
+
+    def clear_labels(self) -> None:
+        """Take away all labels."""
+        self._connection.execute("DELETE FROM labels")
 
     def add_labels(self, rows: pa.Table) -> None:
         """Add rows of the labels table: its columns in order, whatever their names."""

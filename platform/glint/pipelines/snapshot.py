@@ -5,9 +5,11 @@ glint snapshot boards --labels boards/labels.csv --group lot --out manifest.parq
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -23,7 +25,6 @@ from glint.core.progress import Progress, Silent
 from glint.core.splits import SPLITS, SplitRule, check_splits
 from glint.pipelines.joining import BATCH_ROWS, Join, open_join
 from glint.pipelines.labels import (
-    EXAMPLES,
     FOLDER_COLUMNS,
     FOLDERS,
     check_labels,
@@ -32,6 +33,7 @@ from glint.pipelines.labels import (
     folder_labels,
     load_labels,
 )
+from glint.pipelines.resuming import Position, open_resumable
 
 SILENT = Silent()
 
@@ -75,39 +77,24 @@ def snapshot(
     rule = SplitRule(tuple(val_groups), tuple(test_groups))
     file = choose_labels(labels, group, rule)
     _check_out(out)
-    with open_join(file.further if file else FOLDER_COLUMNS if labels == FOLDERS else (), separator) as join:
+    further = file.further if file else FOLDER_COLUMNS if labels == FOLDERS else ()
+    # What lies in a listing beside its images: labels of a file are read anew each time.
+    kind = "file" if file else labels
+    asked = json.dumps([source, images.account, images.endpoint, kind, None if file else group, further])
+    with _opened(source, out, asked, further, separator) as (join, position):
         if file:
+            join.clear_labels()
             load_labels(join, file, source)
-        ignored = _Ignored()
-        for entries in _listed(images, source, ignored, progress):
-            join.add_images(_pinned(entries))
-            if labels == FOLDERS:
-                join.add_labels(folder_labels(entries, group))
+        position = _list(images, source, labels, group, join, position, progress)
         orphans = check_labels(join, labels, source)
         check_named_groups(join, rule)
         dealt = _Dealt(rule, separator)
         parted = {"separator": separator} if separator else {}
         footer = {"labels": labels, "group": group, **parted, **rule.describe()}
         manifest = write_manifest(out, _rows(join, dealt, progress), source=address("", source), split_rule=footer)
-    summary = _summary(manifest, dealt, ignored, orphans)
+    summary = _summary(manifest, dealt, position, orphans)
     _tell(summary, progress)
     return summary
-
-
-class _Ignored:
-    """How many entries of a listing are no images, by reason, and the first of them."""
-
-    def __init__(self) -> None:
-        self.reasons: Counter[str] = Counter()
-        self.examples: list[str] = []
-
-    def add(self, entry: Listed) -> None:
-        self.reasons[entry.ignored or ""] += 1
-        if len(self.examples) < EXAMPLES:
-            self.examples.append(entry.path)
-
-    def __str__(self) -> str:
-        return ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.reasons.items()))
 
 
 class _Dealt:
@@ -159,22 +146,46 @@ def _check_out(out: Path) -> None:
         raise GlintError(f"--out {out}: nothing may be written to its folder")
 
 
-def _listed(images: Images, source: str, ignored: _Ignored, progress: Progress) -> Iterator[list[Listed]]:
-    """The images of the source, some thousands at a time; the rest is counted as ignored."""
+@contextmanager
+def _opened(
+    source: str, out: Path, asked: str, further: Sequence[str], separator: str | None
+) -> Iterator[tuple[Join, Position]]:
+    """Where the listing goes: one of blobs, which may take hours, can go on after an interruption."""
+    if source.startswith("az://"):
+        with open_resumable(out.expanduser().absolute(), asked, further, separator) as opened:
+            yield opened
+    else:
+        with open_join(further, separator) as join:
+            yield join, Position(asked=asked)
+
+
+def _list(
+    images: Images, source: str, labels: str, group: str | None, join: Join, position: Position, progress: Progress
+) -> Position:
+    """Put the images of the source that lie behind the position into the join, some thousands at a time.
+
+    Raises GlintError where there are none at all.
+    """
+    if position.span:
+        since = f"{position.began_at:%Y-%m-%d %H:%M} UTC"
+        progress.say(f"the listing that began {since} was interrupted: resumed after {position.num_images:,} images")
     progress.begin("listing", None, "images")
-    entries, done = images.list(source), 0
+    entries = images.list(source, position.span)
     while batch := list(islice(entries, BATCH_ROWS)):
+        position = position.after(batch)
         taken = [entry for entry in batch if not entry.ignored]
-        for entry in batch:
-            if entry.ignored:
-                ignored.add(entry)
-        yield taken
-        done += len(taken)
-        progress.update(done)
+        named = folder_labels(taken, group) if labels == FOLDERS else None
+        join.add_listed(_pinned(taken), named, position.model_dump_json())
+        progress.update(position.num_images)
     progress.end()
-    if not done:
-        others = f" ({ignored})" if ignored.examples else ""
+    if not position.num_images:
+        others = f" ({_reasons(position)})" if position.ignored else ""
         raise GlintError(f"SOURCE {source} holds no images{others}; their names end in {' '.join(SUFFIXES)}")
+    return position
+
+
+def _reasons(found: Position | Summary) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(found.ignored.items()))
 
 
 def _pinned(entries: Sequence[Listed]) -> pa.Table:
@@ -197,7 +208,7 @@ def _rows(join: Join, dealt: _Dealt, progress: Progress) -> Iterator[pa.Table]:
         dealt.warnings = check_splits(dealt.counts, dealt.classes(), dealt.rule, join.groups)
 
 
-def _summary(manifest: Manifest, dealt: _Dealt, ignored: _Ignored, orphans: tuple[int, list[str]]) -> Summary:
+def _summary(manifest: Manifest, dealt: _Dealt, position: Position, orphans: tuple[int, list[str]]) -> Summary:
     return Summary(
         manifest=str(manifest.path),
         digest=manifest.digest,
@@ -206,8 +217,8 @@ def _summary(manifest: Manifest, dealt: _Dealt, ignored: _Ignored, orphans: tupl
         classes=manifest.classes,
         counts={split: {name: counts[name] for name in manifest.classes} for split, counts in dealt.counts.items()},
         unlabelled=dealt.unlabelled,
-        ignored=dict(ignored.reasons),
-        ignored_examples=ignored.examples,
+        ignored=dict(position.ignored),
+        ignored_examples=position.ignored_examples,
         labels_without_image=orphans[0],
         labels_without_image_examples=orphans[1],
         warnings=dealt.warnings,
@@ -217,8 +228,9 @@ def _summary(manifest: Manifest, dealt: _Dealt, ignored: _Ignored, orphans: tupl
 def _tell(summary: Summary, progress: Progress) -> None:
     """Say what was left out, and what may surprise."""
     if summary.ignored:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(summary.ignored.items()))
-        progress.say(f"ignored files: {reasons} ({_few(summary.ignored_examples, sum(summary.ignored.values()))})")
+        progress.say(
+            f"ignored files: {_reasons(summary)} ({_few(summary.ignored_examples, sum(summary.ignored.values()))})"
+        )
     if summary.labels_without_image:
         few = _few(summary.labels_without_image_examples, summary.labels_without_image)
         progress.say(f"labels without an image: {summary.labels_without_image:,} ({few})")
