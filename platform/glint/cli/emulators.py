@@ -66,7 +66,7 @@ def run(
 
     with _running(0, 0, data) as settings:
         ended = subprocess.run(command, env={**os.environ, **settings}, check=False)
-    stderr.print("the emulators have ended, and with them what was in Cosmos DB")
+    stderr.print("the emulators have ended, and with them what was in Cosmos DB; glint emulators up keeps them running")
     raise typer.Exit(ended.returncode)
 
 
