@@ -5,15 +5,24 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
+
+from glint.cli.app import app
 
 GLINT = str(Path(sys.executable).with_name("glint"))
-VERBS = [
-    *("snapshot", "train", "evaluate", "policy", "promote", "rollback", "export"),
-    *("batch run", "batch results", "serve", "demo", "doctor"),
-]
+PASSES_ON = "emulators run"
+"""What it prints is its command's."""
+
+
+def verbs(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every verb with its options; those of a group are named with it."""
+    for part, found in getattr(command, "commands", {"": command}).items():
+        yield from verbs(found, f"{name} {part}".strip()) if part else [(name, found)]
 
 
 def glint(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -28,13 +37,19 @@ def glint(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_with_examples(verb: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("verb", "command"), verbs(get_command(app)))
+def test_every_verb_has_examples_and_json(verb: str, command: Any) -> None:
+    assert f"glint {verb}" in command.help.partition("Examples:")[2]
+    assert verb == PASSES_ON or any("--json" in option.opts for option in command.params)
+
+
+@pytest.mark.parametrize("verb", ["train", "batch results"])
+def test_help_shows_them_and_leaves_nothing_behind(verb: str, tmp_path: Path) -> None:
     done = glint(*verb.split(), "--help", home=tmp_path)
     assert done.returncode == 0
     assert f"glint {verb}" in done.stdout.partition("Examples:")[2]
     assert "--json" in done.stdout
-    assert list(tmp_path.iterdir()) == [], "asking for help leaves nothing behind"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_imports_no_framework(tmp_path: Path) -> None:

@@ -70,6 +70,15 @@ def test_no_outcome_that_passes_leaves_the_columns(stored: list[Outcome], tmp_pa
     assert (table.num_rows, table.column_names[:4]) == (0, ["uri", "status", "label", "confidence"])
 
 
+def test_a_file_is_written_whatever_else_is_asked(stored: list[Outcome], tmp_path: Path) -> None:
+    file = tmp_path / "all.csv"
+    told = json.loads(call("--json", "--out", str(file)).stdout)
+    assert told == {"num_outcomes": NUM, "file": str(file)}
+    assert len(file.read_text().splitlines()) == NUM + 1
+    refused = call("--out", str(tmp_path / "all.txt"))
+    assert "all.txt must end in .csv or .parquet" in str(refused.exception)
+
+
 def test_a_table_says_of_how_many_where_the_totals_know(stored: list[Outcome]) -> None:
     num_open = sum(row.label == "open" for row in stored)
     num_review = sum(row.decision == "review" for row in stored)

@@ -86,7 +86,7 @@ def test_folder_is_frozen_as_it_was_listed(batch: BatchRun, boards: Path, settin
 
 
 def test_input_that_is_nothing_is_refused(settings: Settings) -> None:
-    with pytest.raises(GlintError, match="nowhere"):
+    with pytest.raises(GlintError, match="--input nowhere is no folder"):
         freeze_input("nowhere", open_images(settings), settings.home_path, Told())
 
 

@@ -94,6 +94,14 @@ def test_split_without_labelled_images_is_named(tmp_path: Path, training: Traini
         train(replace(training, manifest=manifest), Told())
 
 
+def test_a_manifest_without_labels_is_named(tmp_path: Path, training: TrainingRun) -> None:
+    rows = training.manifest.table()
+    bare = rows.set_column(rows.schema.get_field_index("labels"), "labels", pa.nulls(len(rows), rows["labels"].type))
+    manifest = write_manifest(tmp_path / "bare.parquet", [bare], source="test")
+    with pytest.raises(GlintError, match=r"bare.parquet has no labelled images; glint snapshot --labels adds"):
+        train(replace(training, manifest=manifest), Told())
+
+
 def test_recipes_that_ship_are_valid() -> None:
     from glint.core.recipe import read_recipe
 

@@ -140,7 +140,7 @@ def results(
     min_confidence: Annotated[float | None, typer.Option(help="only those as sure as this, 0 to 1")] = None,
     max_confidence: Annotated[float | None, typer.Option(help="only those no surer than this, 0 to 1")] = None,
     format: Annotated[Format, typer.Option(help="table, csv, or parquet (needs --out)")] = Format.table,
-    out: Annotated[Path | None, typer.Option(help="file to write instead of stdout")] = None,
+    out: Annotated[Path | None, typer.Option(help="FILE.csv or FILE.parquet to write")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many; a table has 50 by default")] = None,
     url: Annotated[str | None, typer.Option(help="of the glint that served the job; default: this store")] = None,
     json: AsJson = False,

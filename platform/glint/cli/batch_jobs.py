@@ -172,18 +172,23 @@ def retry(
     emit(found, json, f"job {found.id} is {found.status}", f"next: glint batch watch {found.id}")
 
 
-def delete(job: JobId, url: Url = DEFAULT_URL) -> None:
+def delete(job: JobId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
     """Delete a job that has ended, with its outcomes.
 
     Examples:
 
         glint batch delete 3fa4bc0d1e2f5a6b
     """
-    from glint.cli.console import stderr
+    from pydantic import BaseModel
+
+    from glint.cli.console import emit
+
+    class Deleted(BaseModel):
+        job: str
 
     with connect(url) as client:
         client.batch.delete_job(job)
-    stderr.print(f"job {job} and its outcomes are gone")
+    emit(Deleted(job=job), json, f"job {job} and its outcomes are gone")
 
 
 def connect(url: str) -> Client:

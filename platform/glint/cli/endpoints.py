@@ -121,6 +121,7 @@ def delete(
     name: Name,
     deployment: Annotated[str | None, typer.Option(help="only this deployment")] = None,
     url: Url = DEFAULT_URL,
+    json: AsJson = False,
 ) -> None:
     """Delete an endpoint, or one of its deployments; jobs stay.
 
@@ -128,11 +129,18 @@ def delete(
 
         glint batch endpoint delete boards --deployment candidate
     """
-    from glint.cli.console import stderr
+    from pydantic import BaseModel
+
+    from glint.cli.console import emit
+
+    class Deleted(BaseModel):
+        endpoint: str
+        deployment: str | None
 
     with connect(url) as client:
         if deployment is None:
             client.batch.delete_endpoint(name)
         else:
             client.batch.withdraw(name, deployment)
-    stderr.print(f"deployment {deployment} of endpoint {name} is gone" if deployment else f"endpoint {name} is gone")
+    gone = f"deployment {deployment} of endpoint {name}" if deployment else f"endpoint {name}"
+    emit(Deleted(endpoint=name, deployment=deployment), json, f"{gone} is gone")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from glint.client import Client
 
 PAGE = 1000
+FILES = {".csv": "csv", ".parquet": "parquet"}
 TABLE_ROWS = 50
 SHOWN = ("status", "label", "confidence", "decision", "error_type", "uri")
 
@@ -46,20 +47,20 @@ def filter_of(
 def show_outcomes(
     store: ResultStore, job_id: str, where: OutcomeFilter, form: str, out: Path | None, limit: int | None, as_json: bool
 ) -> None:
-    """Write the outcomes of a job that pass the filter; raises GlintError for an unknown job or a missing --out."""
-    if form == "parquet" and out is None:
-        raise GlintError("--format parquet needs --out FILE")
+    """Write the outcomes of a job that pass the filter; raises GlintError for an unknown job or an --out amiss."""
+    form = _form(form, out)
     bridge = Bridge()
     try:
         job = bridge.run(store.get_job(job_id)) or _no_job(bridge, store, job_id)
         found = _outcomes(bridge, store, job_id, where)
-        if as_json:
+        if out:
+            _tell_written(_write_file(islice(found, limit), form, out), out, as_json)
+        elif as_json:
             _write_json(job, _totals(bridge, store, job_id), islice(found, limit))
-        elif form == "table" and out is None:
+        elif form == "table":
             _print_table(_totals(bridge, store, job_id), list(islice(found, limit or TABLE_ROWS)), where)
         else:
-            num = _write_file(islice(found, limit), form, out)
-            stderr.print(f"{num:,} outcomes" + (f" -> {out}" if out else ""))
+            stderr.print(f"{_write_csv(islice(found, limit), sys.stdout):,} outcomes")
     finally:
         bridge.run(store.close())
         bridge.close()
@@ -69,22 +70,41 @@ def show_remote_outcomes(
     client: Client, job_id: str, where: OutcomeFilter, form: str, out: Path | None, limit: int | None, as_json: bool
 ) -> None:
     """The same from a server; its totals are the job's progress."""
-    if form == "parquet" and out is None:
-        raise GlintError("--format parquet needs --out FILE")
+    form = _form(form, out)
     with client:
         found = client.batch.results(job_id, **vars(where))
-        if as_json:
+        if out:
+            _tell_written(_write_file(islice(found, limit), form, out), out, as_json)
+        elif as_json:
             outcomes = [outcome.model_dump(mode="json") for outcome in islice(found, limit)]
             document = {"job": client.batch.job(job_id).model_dump(mode="json"), "outcomes": outcomes}
             sys.stdout.write(json.dumps(document) + "\n")
-        elif form == "table" and out is None:
+        elif form == "table":
             done = client.batch.progress(job_id)
             totals = Totals(num_images=done.done, statuses=Counter(done.statuses))
             totals.labels, totals.decisions = Counter(done.labels), Counter(done.decisions)
             _print_table(totals, list(islice(found, limit or TABLE_ROWS)), where)
         else:
-            num = _write_file(islice(found, limit), form, out)
-            stderr.print(f"{num:,} outcomes" + (f" -> {out}" if out else ""))
+            stderr.print(f"{_write_csv(islice(found, limit), sys.stdout):,} outcomes")
+
+
+def _form(form: str, out: Path | None) -> str:
+    """What is written: a file without a --format is of the kind that its name ends in."""
+    if out is None:
+        if form == "parquet":
+            raise GlintError("--format parquet needs --out FILE")
+        return form
+    if form != "table":
+        return form
+    if out.suffix not in FILES:
+        raise GlintError(f"--out {out} must end in {' or '.join(FILES)}, or --format say what it is to be")
+    return FILES[out.suffix]
+
+
+def _tell_written(num: int, out: Path, as_json: bool) -> None:
+    stderr.print(f"{num:,} outcomes -> {out}")
+    if as_json:
+        sys.stdout.write(json.dumps({"num_outcomes": num, "file": str(out)}) + "\n")
 
 
 def _no_job(bridge: Bridge, store: ResultStore, job_id: str) -> Job:
@@ -136,16 +156,13 @@ def _num_passing(totals: Totals, where: OutcomeFilter) -> int | None:
     return counts[asked[0]][getattr(where, asked[0])] if len(asked) == 1 and asked[0] in counts else None
 
 
-def _write_file(outcomes: Iterator[Outcome], form: str, out: Path | None) -> int:
+def _write_file(outcomes: Iterator[Outcome], form: str, out: Path) -> int:
     if form == "parquet":
-        assert out is not None
         found = [outcome_row(outcome) for outcome in outcomes]
         table = pa.Table.from_pylist(found) if found else row_schema(ROW_COLUMNS).empty_table()
         with _whole(out) as partial:
             pq.write_table(table, partial)
         return int(table.num_rows)
-    if out is None:
-        return _write_csv(outcomes, sys.stdout)
     with _whole(out) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         return _write_csv(outcomes, file)
 

@@ -72,7 +72,10 @@ def freeze_input(source: str, images: Images, home: Path, progress: Progress) ->
     name = hashlib.sha256(source.encode()).hexdigest()[:16]
     listing = home / "inputs" / f"{name}.parquet"
     listing.parent.mkdir(parents=True, exist_ok=True)
-    snapshot(images, source, listing, labels=NONE, progress=progress)
+    try:
+        snapshot(images, source, listing, labels=NONE, progress=progress)
+    except GlintError as error:
+        raise GlintError(str(error).replace("SOURCE", "--input", 1)) from None
     return Manifest.open(listing, option="--input")
 
 

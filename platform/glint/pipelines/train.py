@@ -228,6 +228,8 @@ def check_run(run: TrainingRun) -> None:
     parts, local = recipe.optimisation.accumulate, recipe.optimisation.batch_size // run.workers.most
     if parts > local:
         raise GlintError(f"recipe.optimisation.accumulate {parts} must be at most {local}, a worker's share of a batch")
+    if not run.manifest.classes:
+        raise GlintError(f"--manifest {run.manifest.path} has no labelled images; glint snapshot --labels adds labels")
     recipe.policy.check(run.manifest.classes)
     class_index(run.manifest.classes)
     for split in ("train", "val"):

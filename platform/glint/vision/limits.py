@@ -73,4 +73,6 @@ def broken(kind: Format, error: Exception) -> DecodeError:
     if not reason or reason.isdigit():  # the bare key of a KeyError, or nothing at all
         reason = "its header is broken"
     type_ = next((name for name, words in _REASONS.items() if words.search(reason)), "corrupt")
+    if type_ == "zero_size":
+        reason = "its width or height is 0"
     return DecodeError("undecodable", type_, f"the {kind} cannot be decoded: {reason}")
