@@ -9,7 +9,7 @@ from glint.core.manifest import Manifest
 from glint.core.recipe import read_recipe
 from glint.pipelines.access import check_access
 from glint.pipelines.fitting import parse_workers
-from glint.pipelines.train import TrainingRun, check_run
+from glint.pipelines.train import TrainingRun
 from glint.settings import Settings
 from glint.wiring import open_images, open_limits, open_registry
 
@@ -26,7 +26,7 @@ def open_run(
     """The run that the options name; raises GlintError for those that are wrong, and for images out of reach."""
     images, science, opened = open_images(settings), read_recipe(recipe, tuple(overrides)), Manifest.open(manifest)
     check_access(opened, images)
-    run = TrainingRun(
+    return TrainingRun(
         recipe=science,
         manifest=opened,
         images=images,
@@ -36,5 +36,3 @@ def open_run(
         name=name,
         workers=parse_workers(workers, gpu),
     )
-    check_run(run)  # before Ray starts for it
-    return run
