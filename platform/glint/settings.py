@@ -144,7 +144,6 @@ def quieten(settings: Settings) -> None:
         os.environ.setdefault(name, value)
     if settings.otlp_endpoint:
         os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = settings.otlp_endpoint
-        os.environ.setdefault("OTEL_SERVICE_NAME", "glint")
         os.environ.setdefault("RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH", "glint.serving.tracing.span_processors")
         os.environ.setdefault("RAY_SERVE_TRACING_SAMPLING_RATIO", str(settings.otlp_share))
     if settings.ray_address and _has_ray_token() and _wants_token(settings.ray_address):
