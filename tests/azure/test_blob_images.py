@@ -144,6 +144,7 @@ def account(azurite, **changed) -> Images:
     [
         ({"key": "a2V5"}, "az://pics/x", "refuses it; check GLINT_BLOB_KEY"),
         ({"key": "not base 64!"}, "az://pics/x", "GLINT_BLOB_KEY is not the key of an account"),
+        ({"key": "nö"}, "az://pics/x", "GLINT_BLOB_KEY is not the key of an account"),
         ({"sas": "expired"}, "az://pics/x", "GLINT_BLOB_SAS expired at 20"),
         ({"sas": "other container"}, "az://pics/x", "check that GLINT_BLOB_SAS is of this account and container"),
         ({"sas": "garbage"}, "az://pics/x", "GLINT_BLOB_SAS is not a shared access signature"),

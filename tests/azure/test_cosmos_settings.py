@@ -9,10 +9,14 @@ import pickle
 import re
 import subprocess
 import sys
+import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +111,40 @@ def test_a_wrong_setting_is_named_in_one_line_within_ten_seconds(
     assert re.search(named, ended.stderr)
     assert len(ended.stderr.splitlines()) == 1
     assert environment["GLINT_COSMOS_KEY"] not in ended.stderr + ended.stdout
+
+
+@pytest.mark.parametrize(("status", "body"), [(400, b""), (404, b""), (302, b""), (200, b"<html>")])
+def test_what_is_no_cosmos_db_is_told_from_one(status: int, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLINT_COSMOS_KEY", "c2VjcmV0")
+    with answering(status, body) as endpoint:
+        store = open_store(Settings(store="cosmos://localhost/any", cosmos_endpoint=endpoint))
+        bridge = Bridge()
+        try:
+            with pytest.raises(GlintError, match="check GLINT_COSMOS_ENDPOINT"):
+                bridge.run(store.get_job("any"))
+        finally:
+            bridge.run(store.close())
+            bridge.close()
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """A web server that says the same to everything."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @pytest.mark.parametrize(

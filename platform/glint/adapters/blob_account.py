@@ -8,7 +8,6 @@ told to; with this one, reading and uploading agree, and every way to sign in wo
 from __future__ import annotations
 
 import base64
-import binascii
 import functools
 import logging
 import re
@@ -98,7 +97,7 @@ class BlobAccount:
         if key := secrets.get("account_key", "").strip():
             try:
                 base64.b64decode(key, validate=True)
-            except binascii.Error:
+            except ValueError:  # binascii.Error, and what is not ASCII
                 raise GlintError("GLINT_BLOB_KEY is not the key of an account: it is not base64") from None
             return SignIn("key", key)
         if sas := secrets.get("sas_key", "").strip().lstrip("?"):

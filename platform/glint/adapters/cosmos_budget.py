@@ -58,19 +58,21 @@ class WriteBudget:
         self._total_ru = total_ru
         self._id = uuid.uuid4().hex
         self._due = 0.0
+        self._turn = asyncio.Lock()
         connection.limiter.bound((total_ru or DEFAULT_RU) * WRITERS_SHARE)
 
     async def renew(self) -> None:
         """Before each write: tell now and then that this writer is there, and take what is its share then."""
-        now = time.monotonic()
-        if now < self._due:
-            return
-        self._due = now + RENEW_S
-        with suppress(UnreachableError):  # the share stays what it was until the next turn
-            if self._total_ru is None:
-                self._total_ru = await self._connection.run(lambda: database_ru(self._connection)) or DEFAULT_RU
-            num_writers = await self._connection.on(BOOKS, self._count)
-            self._connection.limiter.bound(self._total_ru * WRITERS_SHARE / num_writers)
+        async with self._turn:  # no other chunk is written by a share that is not known yet
+            now = time.monotonic()
+            if now < self._due:
+                return
+            self._due = now + RENEW_S
+            with suppress(UnreachableError):  # the share stays what it was until the next turn
+                if self._total_ru is None:
+                    self._total_ru = await self._connection.run(lambda: database_ru(self._connection)) or DEFAULT_RU
+                num_writers = await self._connection.on(BOOKS, self._count)
+                self._connection.limiter.bound(self._total_ru * WRITERS_SHARE / num_writers)
 
     async def leave(self) -> None:
         """Give the share back at once, where that takes no time; the service forgets this writer soon in any case."""

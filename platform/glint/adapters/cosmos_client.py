@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 import logging
 import re
@@ -26,6 +25,8 @@ from glint.core.errors import GlintError, StoreError
 OPEN_TIMEOUT_S = 6.0
 MAX_CONNECTIONS = 32
 NOT_FOUND = 404
+NO_ACCOUNT = frozenset({302, 400, NOT_FOUND})
+"""What other servers say where Cosmos DB describes an account."""
 TOO_LARGE = 413
 TOO_MANY = 429
 THROTTLED = frozenset({TOO_MANY, 449})
@@ -81,7 +82,7 @@ class CosmosAddress:
             return None
         try:
             base64.b64decode(key, validate=True)
-        except (binascii.Error, ValueError):
+        except ValueError:  # binascii.Error, and what is not ASCII
             raise StoreError("GLINT_COSMOS_KEY is not the key of an account: it is not base64") from None
         return key
 
@@ -137,8 +138,18 @@ async def connect(
         )
         with explained(address):
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                await stack.enter_async_context(client)
+                await _enter(stack, client, address)
         yield client
+
+
+async def _enter(stack: AsyncExitStack, client: CosmosClient, address: CosmosAddress) -> None:
+    """Read the account's description, which the SDK takes from whatever answers; raises StoreError where it is none."""
+    try:
+        await stack.enter_async_context(client)
+    except (AttributeError, CosmosHttpResponseError) as error:
+        if isinstance(error, AttributeError) or status_of(error) in NO_ACCOUNT:
+            raise StoreError(f"what answers at {address.url} is no Cosmos DB; {_what_to_check(address)}") from None
+        raise
 
 
 async def _look_up(url: str) -> None:
