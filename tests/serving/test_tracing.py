@@ -41,6 +41,12 @@ def test_a_collector_that_fails_or_is_away_fails_no_request(caplog: pytest.LogCa
 
 
 def test_serve_gets_one_processor_for_the_endpoint_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318/")
-    (processor,) = span_processors()
-    processor.shutdown()
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"{collector.url}/")
+        (processor,) = span_processors()
+        provider = TracerProvider()
+        provider.add_span_processor(processor)
+        with provider.get_tracer("test").start_as_current_span("request"):
+            pass
+        provider.shutdown()
+    assert [span.name for span in collector.spans] == ["request"]
