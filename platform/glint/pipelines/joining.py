@@ -13,6 +13,7 @@ import pyarrow as pa
 
 MEMORY_LIMIT = "256MB"
 BATCH_ROWS = 9900
+INTERRUPTED = "Query interrupted"
 SETTINGS: dict[str, Any] = {
     "memory_limit": MEMORY_LIMIT,
     "threads": 2,
@@ -21,6 +22,17 @@ SETTINGS: dict[str, Any] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
 }
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C during a statement, which DuckDB tells as a bare RuntimeError, is one like any other."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) != INTERRUPTED:
+            raise
+        raise KeyboardInterrupt from None
 
 
 class Join:

@@ -23,7 +23,7 @@ from glint.core.errors import GlintError
 from glint.core.manifest import SCHEMA, Manifest, write_manifest
 from glint.core.progress import Progress, Silent
 from glint.core.splits import SPLITS, SplitRule, check_splits
-from glint.pipelines.joining import BATCH_ROWS, Join, open_join
+from glint.pipelines.joining import BATCH_ROWS, Join, interruptible, open_join
 from glint.pipelines.labels import (
     FOLDER_COLUMNS,
     FOLDERS,
@@ -151,12 +151,13 @@ def _opened(
     source: str, out: Path, asked: str, further: Sequence[str], separator: str | None
 ) -> Iterator[tuple[Join, Position]]:
     """Where the listing goes: one of blobs, which may take hours, can go on after an interruption."""
-    if source.startswith("az://"):
-        with open_resumable(out.expanduser().absolute(), asked, further, separator) as opened:
-            yield opened
-    else:
-        with open_join(further, separator) as join:
-            yield join, Position(asked=asked)
+    with interruptible():
+        if source.startswith("az://"):
+            with open_resumable(out.expanduser().absolute(), asked, further, separator) as opened:
+                yield opened
+        else:
+            with open_join(further, separator) as join:
+                yield join, Position(asked=asked)
 
 
 def _list(
