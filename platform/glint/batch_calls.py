@@ -10,8 +10,10 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from glint.core.endpoint import Deployment, Endpoint
+from glint.core.stores import MAX_PAGE
 from glint.core.submission import JobInput
 from glint.serving.batch_answers import (
+    PREFIX,
     Default,
     Endpoints,
     Errors,
@@ -26,8 +28,6 @@ from glint.serving.batch_answers import (
     What,
 )
 
-PREFIX = "/v1/batch"
-MAX_PAGE = 1000
 T = TypeVar("T")
 
 

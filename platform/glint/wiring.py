@@ -182,20 +182,10 @@ def open_model(model: str, settings: Settings, engine: str = "auto") -> Model:
     return Model(f"models:/{found.name}/{found.version}", bundle, found.name, found.version, engine)
 
 
-def open_predictor(
-    model: str, settings: Settings | None = None, policy: Policy | None = None, engine: str = "auto"
-) -> Predictor:
-    """The model named by a bundle directory or a registry URI, ready to answer.
-
-    `policy` takes the place of the active one: whoever hands the model to several workers pins it thereby.
-    """
-    from glint.vision.bundle import Bundle
-    from glint.vision.predictor import Predictor
-
+def open_predictor(model: str, settings: Settings | None = None, engine: str = "auto") -> Predictor:
+    """The model named by a bundle directory or a registry URI, ready to answer."""
     settings = settings or Settings()
-    found = open_model(model, settings)
-    bundle = Bundle(found.bundle.directory, policy) if policy else found.bundle
-    return Predictor(bundle, found.name, found.version, open_limits(settings), engine)
+    return pinned(open_model(model, settings, engine), settings)()
 
 
 def pinned(found: Model, settings: Settings) -> Callable[[], Predictor]:
@@ -282,9 +272,7 @@ def find_served(model: str, settings: Settings, engine: str = "auto") -> Found:
     from glint.serving.sources import Found
 
     found = open_model(model, settings, engine)
-    policy = found.bundle.policy
-    identity = f"{found.uri} with policy {policy.digest}"
-    return Found(identity, partial(open_predictor, found.uri, settings, policy, engine))
+    return Found(f"{found.uri} with policy {found.bundle.policy.digest}", pinned(found, settings))
 
 
 def open_serving(settings: Settings, keys: bool = False, log: Path | None = None) -> Serving:

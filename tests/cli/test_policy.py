@@ -14,7 +14,7 @@ from glint.core.errors import GlintError
 from glint.core.policy import Policy
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
-from glint.wiring import open_model, open_predictor, open_registry
+from glint.wiring import open_model, open_predictor, open_registry, pinned
 
 Ask = Callable[..., dict[str, Any]]
 NUMBERS = count(1)
@@ -64,8 +64,7 @@ def test_costs_make_a_policy_that_serves_from_now_on(ask: Ask, name: str, settin
     (record,) = shown["history"].values()
     assert record["change"] == "--missed-defect 100 --false-alarm 10 --human-look 1 --missed red=1000"
     assert record["by"]
-    pinned = open_predictor(after.uri, settings, sighted.policy)
-    assert pinned.model.policy == before.ref.policy
+    assert pinned(before, settings)().model.policy == before.ref.policy, "who found it earlier keeps what was found"
 
 
 def test_single_options_change_what_they_name_and_keep_the_rest(ask: Ask, name: str) -> None:

@@ -19,8 +19,9 @@ from glint.adapters.sqlite_store import SqliteStore
 from glint.client import RefusedError
 from glint.core.allowed import Allowed
 from glint.core.stores import Bridge
+from glint.serving.batch_answers import PREFIX
 from glint.serving.batch_desk import Desk
-from glint.serving.batch_jobs import PREFIX, create_batch_app
+from glint.serving.batch_jobs import create_batch_app
 
 MODEL = "models:/boards/3"
 

@@ -133,7 +133,7 @@ def _start(
 
 def _shown(served: Served, found: Model | None) -> list[str]:
     """What to try, for people."""
-    from glint.serving.batch_jobs import PREFIX
+    from glint.serving.batch_answers import PREFIX
 
     lines = [f"batch jobs at {served.url}{PREFIX}; Ctrl-C stops it"]
     if found is None:

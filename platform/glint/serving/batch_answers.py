@@ -11,6 +11,9 @@ from glint.core.endpoint import Deployment, Endpoint
 from glint.core.outcome import ModelRef, Outcome
 from glint.core.submission import JobInput, Submission, SubmissionStatus
 
+PREFIX = "/v1/batch"
+"""Of every path below which the API answers."""
+
 What = Literal["missing", "failed", "all"]
 """What a retry scores: what has no outcome yet; with it what ended otherwise than ok; or everything."""
 

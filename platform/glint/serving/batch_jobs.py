@@ -13,6 +13,7 @@ from glint.core.endpoint import Deployment, Endpoint
 from glint.core.outcome_files import csv_lines, write_parquet
 from glint.core.stores import MAX_PAGE, OutcomeFilter
 from glint.serving.batch_answers import (
+    PREFIX,
     Default,
     Endpoints,
     Errors,
@@ -29,7 +30,6 @@ from glint.serving.batch_answers import (
 from glint.serving.batch_desk import Desk
 from glint.serving.problems import answer_mistakes, answer_with_problems, document_schemas, problem_responses
 
-PREFIX = "/v1/batch"
 PARQUET = "application/vnd.apache.parquet"
 PROBLEMS = problem_responses(
     {

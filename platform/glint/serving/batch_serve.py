@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import ray
 from ray import serve
 
-from glint.serving.batch_jobs import PREFIX, create_batch_app
+from glint.serving.batch_answers import PREFIX
+from glint.serving.batch_jobs import create_batch_app
 from glint.serving.guard import Access, Guard
 from glint.serving.loopback import keep_to_loopback
 from glint.serving.online import Serving, address_of, start_proxy, wait_until_answering
