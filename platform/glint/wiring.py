@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -191,6 +191,14 @@ def open_predictor(model: str, settings: Settings | None = None, engine: str = "
 def pinned(found: Model, settings: Settings) -> Callable[[], Predictor]:
     """What opens this very version and policy, with the engine that it was found for, wherever it is called."""
     return partial(open_pinned, _pin(found), (found.name, found.version), settings, found.engine)
+
+
+def uncalibrated(found: Model, settings: Settings) -> Callable[[], Predictor]:
+    """The same at a temperature of 1: it gives the probabilities that a temperature is fitted to."""
+    from glint.core.policy import Policy
+    from glint.vision.bundle import Bundle
+
+    return pinned(replace(found, bundle=Bundle(found.bundle.directory, Policy())), settings)
 
 
 def pinned_preparer(found: Model, settings: Settings) -> Callable[[], Preparer]:

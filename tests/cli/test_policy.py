@@ -1,4 +1,4 @@
-"""glint policy without Ray: shown, changed, gone back, refused."""
+"""glint policy: shown, changed, calibrated on a split, gone back, refused."""
 
 import json
 from collections.abc import Callable
@@ -6,11 +6,12 @@ from itertools import count
 from typing import Any
 
 import pytest
-from tests.colours import register
+from tests.colours import SPLITS, register
 from typer.testing import CliRunner
 
 from glint.cli.app import app
 from glint.core.errors import GlintError
+from glint.core.manifest import Manifest
 from glint.core.policy import Policy
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
@@ -79,6 +80,18 @@ def test_single_options_change_what_they_name_and_keep_the_rest(ask: Ask, name: 
     assert (changed["policy"]["accept_classes"], changed["number"]) == (["blue"], 2)
     plain = ask(name, "--review-below", "0.7")
     assert (plain["policy"]["costs"], plain["thresholds"]["blue"], plain["number"]) == (None, 0.7, 3)
+
+
+def test_a_split_calibrates_the_confidence(
+    ask: Ask, name: str, colours: Manifest, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Ray runs, and starting it again would divert the test runner's own stdout and stderr.
+    monkeypatch.setattr("glint.cli.starting.start", lambda settings, told: None)
+    shown = ask(name, "--manifest", str(colours.path))
+    assert (shown["number"], shown["active"], shown["tried"]["num_images"]) == (1, True, 3 * SPLITS["val"])
+    assert shown["policy"]["temperature"] != 1
+    (record,) = shown["history"].values()
+    assert record["change"] == f"--manifest {colours.path} --split val"
 
 
 def test_the_same_policy_again_is_no_new_version(ask: Ask, name: str) -> None:

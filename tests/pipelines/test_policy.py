@@ -1,4 +1,3 @@
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,13 @@ from glint.pipelines.targets import labelled_table, target_array
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
 from glint.vision.predictor import Predictor
-from glint.wiring import open_images, open_predictor
+from glint.wiring import Model, open_images, uncalibrated
 
 PRICED = Policy(accept_classes=("blue", "green"), costs=Costs(missed_defect=20, false_alarm=2, human_look=1))
 
 
 def tried_on(bundle: Bundle, manifest: Manifest, split: str, settings: Settings) -> Tried:
-    opening = partial(open_predictor, str(bundle.directory), settings)
+    opening = uncalibrated(Model(str(bundle.directory), bundle), settings)
     return try_on_split(bundle, PRICED, opening, manifest, split, open_images(settings), Told())
 
 

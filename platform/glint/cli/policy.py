@@ -45,15 +45,13 @@ def policy(
 
         glint policy boards/3 --version 1
     """
-    from functools import partial
-
     from glint.cli.console import emit, progress
     from glint.cli.deciding import Changes, decide_anew, drawn, go_back
     from glint.cli.starting import start
     from glint.core.errors import GlintError
     from glint.core.manifest import Manifest
     from glint.settings import Settings
-    from glint.wiring import open_images, open_model, open_predictor, open_registry
+    from glint.wiring import open_images, open_model, open_registry, uncalibrated
 
     settings = Settings()
     changes = Changes(missed_defect, false_alarm, human_look, missed or (), accept_class, review_below)
@@ -69,7 +67,7 @@ def policy(
             # Here, for it brings Ray along.
             from glint.pipelines.policy import try_on_split
 
-            labelled, opening = Manifest.open(manifest), partial(open_predictor, model.uri, settings)
+            labelled, opening = Manifest.open(manifest), uncalibrated(model, settings)
             with progress() as told:
                 start(settings, told)
                 tried = try_on_split(model.bundle, new, opening, labelled, split, open_images(settings), told)

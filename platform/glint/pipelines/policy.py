@@ -6,7 +6,6 @@ glint policy boards --missed-defect 200 --false-alarm 5 --human-look 1 --manifes
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from glint.adapters.images import Images
 from glint.core.errors import GlintError
@@ -23,7 +22,7 @@ from glint.vision.predictor import Predictor
 def try_on_split(
     bundle: Bundle,
     policy: Policy,
-    open_predictor: Callable[[Policy], Predictor],
+    open_uncalibrated: Callable[[], Predictor],
     manifest: Manifest,
     split: str,
     images: Images,
@@ -31,7 +30,7 @@ def try_on_split(
 ) -> Tried:
     """Fit `policy`'s temperature to a split, and count what it and the bundle's policy decide there.
 
-    `open_predictor` opens the model with a policy of our own. Raises GlintError for the split that training learned
+    `open_uncalibrated` opens the model at a temperature of 1. Raises GlintError for the split that training learned
     from, where any model is surer than it should be, and when model and manifest don't have the same classes.
     """
     classes, multi_label = bundle.info.classes, bundle.info.recipe.task == "multi"
@@ -40,8 +39,7 @@ def try_on_split(
     if split == "train":
         raise GlintError("--split train cannot calibrate the model that learned from it; take val")
     table = labelled_table(manifest, split, multi_label=multi_label)
-    # Opened without a temperature, the model gives the probabilities that one is fitted to.
-    scored = score_split(table, partial(open_predictor, Policy()), images, progress)
+    scored = score_split(table, open_uncalibrated, images, progress)
     if not scored.uris:
         raise GlintError(f"none of the images of the split {split} of {manifest.path} can be read: {scored.left_out}")
     return try_policy(bundle.policy, policy, scored.raw, scored.targets, classes)
