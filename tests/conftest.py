@@ -1,5 +1,6 @@
 """Fixtures that any test may ask for: one Ray, one set of boards, one trained model, and Azure on this machine."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -33,6 +34,9 @@ from tests.colours import colour_bundle, pictures
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 64
+
+# A shell leaves its background commands deaf to Ctrl-C, and their children too; the tests of it must not hang on that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine must not fail a property by its pace.
 hypothesis.settings.register_profile("glint", deadline=None)

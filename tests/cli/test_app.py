@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,10 @@ def test_help_imports_no_framework(tmp_path: Path) -> None:
         (["batch", "results", "none"], "glint: there is no job 'none'"),
         (["serve", "--model", "models:/a@b"], "glint: no model 'a' is registered"),
         (["snapshot", "nowhere", "--out", "m.parquet"], "glint: "),
+        (["snapshot", "nowhere"], "glint: Missing option '--out' (see glint snapshot --help)"),
+        (["train", "--recip", "x"], "glint: No such option: --recip"),
+        (["batch", "rnu"], "glint: No such command 'rnu'. Did you mean 'run'? (see glint batch --help)"),
+        (["batch", "results", "job", "--limit", "few"], "glint: Invalid value for '--limit'"),
     ],
 )
 def test_a_mistake_gets_one_line_and_exit_code_2(arguments: list[str], line: str, tmp_path: Path) -> None:
@@ -80,8 +85,14 @@ def test_a_mistake_gets_one_line_and_exit_code_2(arguments: list[str], line: str
     assert "Traceback" not in done.stderr
 
 
-def test_an_option_that_does_not_exist_is_exit_code_2(tmp_path: Path) -> None:
-    assert glint("train", "--recip", "x", home=tmp_path).returncode == 2
+def test_no_verb_at_all_is_answered_with_the_help_once(tmp_path: Path) -> None:
+    done = glint("batch", home=tmp_path)
+    assert (done.returncode, done.stdout.count("Usage:"), done.stderr) == (2, 1, "")
+
+
+def test_it_knows_its_version(tmp_path: Path) -> None:
+    done = glint("--version", home=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"{version('glint')}\n")
 
 
 def test_a_setting_that_is_wrong_gets_one_line(tmp_path: Path) -> None:

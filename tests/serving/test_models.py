@@ -95,7 +95,7 @@ def test_a_registry_that_is_away_changes_nothing(
     def away(*_: object) -> None:
         raise ConnectionError("no route")
 
-    monkeypatch.setattr("glint.wiring.open_model", away)
+    monkeypatch.setattr("glint.wiring.online.open_model", away)
     models.follow()
     assert version(models) == "1"
     assert f'glint_model_swaps_total{{model="{name}",result="failed",role="champion"}} 1.0' in models.metrics().decode()

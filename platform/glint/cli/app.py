@@ -7,6 +7,8 @@ doctor says no to, told in lines, or a bug, with a traceback.
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated, NoReturn, cast
 
 import typer
 
@@ -26,6 +28,8 @@ from glint.cli.tune import tune
 from glint.cli.upload import upload
 from glint.core.errors import GlintError
 
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+"""What the parser says of a command line; typer keeps the name of this base to itself."""
 INTERRUPTED = 130
 """What typer makes of Ctrl-C: 128 + SIGINT, as shells have it."""
 
@@ -38,8 +42,18 @@ app = typer.Typer(
 )
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(version("glint"))
+        raise typer.Exit
+
+
 @app.callback()
-def prepare() -> None:
+def prepare(
+    number: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Say which glint this is.")
+    ] = False,
+) -> None:
     """Before any verb, and before what it imports."""
     from glint.settings import quieten, read_settings
 
@@ -57,11 +71,19 @@ app.add_typer(emulators.app, name="emulators")
 def main() -> None:
     """Run `glint`, turning the user's mistakes into one line and exit code 2."""
     try:
-        app()
+        code = app(standalone_mode=False)
+    except UsageError as error:
+        reason, where = error.format_message().rstrip("."), error.ctx.command_path if error.ctx else "glint"
+        if not reason:  # no verb was named: the help has been shown
+            sys.exit(2)
+        _refuse(f"{reason} (see {where} --help)")
     except GlintError as error:
-        print(f"glint: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except SystemExit as ended:
-        if ended.code == INTERRUPTED:
-            print("glint: interrupted; the same command continues where it stopped", file=sys.stderr)
-        raise
+        _refuse(str(error))
+    if code == INTERRUPTED:
+        print("glint: interrupted; the same command continues where it stopped", file=sys.stderr)
+    sys.exit(code)
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(f"glint: {' '.join(reason.split())}", file=sys.stderr)
+    sys.exit(2)
