@@ -19,9 +19,11 @@ from glint.pipelines.train import Trained, TrainingRun, train
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
 from glint.vision.predictor import Predictor
+from glint.vision.selftest import run_selftest
 
 pytestmark = pytest.mark.slow
 EVERYTHING = {
+    "views": "dihedral",
     "preprocessing.channels": "gray",
     "augmentation.auto": "rand_augment",
     "augmentation.crop_scale": 0.7,
@@ -65,6 +67,9 @@ def test_all_options_go_together_and_give_a_model_that_answers(
     answers = predictor.predict(sorted((boards / "good").iterdir())[1:4])
     assert [answer.status for answer in answers] == ["ok"] * 3
     assert trained.metrics["val_macro_f1"] > 0
+    selftest = run_selftest(predictor)
+    assert selftest is not None
+    assert selftest.passed, "what serves is what was validated"
 
 
 def test_the_head_learns_first_on_frozen_features_of_an_earlier_model(

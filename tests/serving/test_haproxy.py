@@ -1,21 +1,27 @@
 import asyncio
 import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
-from glint.serving.haproxy import environment
+from glint.serving.haproxy import REPEATED_BYTES, environment
 from glint.serving.online import free_port
 
 
-def written_by_ray(folder: Path, port: int) -> Path:
-    """The configuration that Ray gives HAProxy for an application whose only replica is gone."""
-    server = ServerConfig(name="replica", host="127.0.0.1", port=free_port("127.0.0.1", 0))
-    backend = BackendConfig(name="online", path_prefix="/v1", app_name="online", servers=[server])
+def written_by_ray(folder: Path, port: int, replicas: Sequence[int], asked: dict[str, str]) -> Path:
+    """The configuration that Ray gives HAProxy for an application with replicas at these ports."""
+    servers = [ServerConfig(name=f"replica{at}", host="127.0.0.1", port=at) for at in replicas]
+    backend = BackendConfig(name="online", path_prefix="/v1", app_name="online", servers=servers)
     config = HAProxyConfig(
         http_options=HTTPOptions(host="127.0.0.1", port=port),
         socket_path=str(folder / "admin.sock"),
@@ -25,6 +31,10 @@ def written_by_ray(folder: Path, port: int) -> Path:
         nbthread=1,
         has_received_routes=True,
         is_head=True,
+        # What Ray reads from the environment when it is imported.
+        retry_on=asked["RAY_SERVE_HAPROXY_RETRY_ON"],
+        retries=int(asked["RAY_SERVE_HAPROXY_RETRIES"]),
+        bufsize=int(asked["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"]),
     )
     api = HAProxyApi(config, {"online": backend}, str(folder / "haproxy.cfg"))
     asyncio.run(_write(api))
@@ -35,22 +45,76 @@ async def _write(api: HAProxyApi) -> None:
     api._generate_config_file_internal()
 
 
-def test_haproxy_listens_where_glint_serves_and_nowhere_else_and_answers_with_problems() -> None:
+@contextmanager
+def haproxy(*replicas: int) -> Iterator[tuple[str, Path]]:
+    """HAProxy as glint runs it before replicas at these ports: its address and its configuration."""
     with TemporaryDirectory(dir="/tmp") as name:  # a short path, for the sockets
         folder, port = Path(name), free_port("127.0.0.1", 0)
-        program = environment(folder)["RAY_SERVE_HAPROXY_BINARY_PATH"]
-        config = written_by_ray(folder, port)
-        with subprocess.Popen([program, "-db", "-f", str(config), "-dR"], stderr=subprocess.PIPE, text=True) as haproxy:
+        asked = environment(folder)
+        config = written_by_ray(folder, port, replicas, asked)
+        program = [asked["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config), "-dR"]
+        with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as running:
             try:
-                answer = first_answer(f"http://127.0.0.1:{port}/elsewhere")
-                assert listened(config) == [f"bind 127.0.0.1:{port}"]
-                assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
-                answer = httpx.get(f"http://127.0.0.1:{port}/v1/classify")
-                assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
-                assert (answer.headers["retry-after"], answer.json()["reason"]) == ("1", "overloaded")
-                assert (folder / "admin.sock").stat().st_mode & 0o777 == 0o600
+                yield f"http://127.0.0.1:{port}", config
             finally:
-                haproxy.kill()
+                running.kill()
+
+
+class Replica(BaseHTTPRequestHandler):
+    """Answers `answers` requests of all its connections, and hangs up in the middle of every later one."""
+
+    protocol_version, wbufsize = "HTTP/1.1", -1
+    answers: ClassVar[Counter[int]] = Counter()
+
+    def do_GET(self) -> None:
+        self.do_POST()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        if self.path == "/-/healthz" or self.answers[self.server.server_port] > 0:
+            self.answers[self.server.server_port] -= self.path != "/-/healthz"
+            self.send_response(200)
+            self.send_header("content-length", "4")
+            self.end_headers()
+            self.wfile.write(str(self.server.server_port % 10_000).zfill(4).encode())
+        else:
+            self.close_connection = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def replica(answers: int) -> Iterator[int]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Replica) as server:
+        Replica.answers[server.server_port] = answers
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_haproxy_listens_where_glint_serves_and_nowhere_else_and_answers_with_problems() -> None:
+    with haproxy(free_port("127.0.0.1", 0)) as (url, config):
+        answer = first_answer(f"{url}/elsewhere")
+        assert listened(config) == [f"bind {url.removeprefix('http://')}"]
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+        answer = httpx.get(f"{url}/v1/classify")
+        assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+        assert (answer.headers["retry-after"], answer.json()["reason"]) == ("1", "overloaded")
+        assert (config.parent / "admin.sock").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_a_dying_replica_leaves_unanswered_another_one_answers_unless_it_makes_a_job() -> None:
+    image = b"i" * (REPEATED_BYTES // 2)
+    with replica(answers=2) as dying, replica(answers=1000) as healthy, haproxy(dying, healthy) as (url, _):
+        first_answer(f"{url}/elsewhere")
+        with httpx.Client(base_url=url) as client:
+            answers = [client.post("/v1/classify", content=image) for _ in range(12)]
+            assert {answer.status_code for answer in answers} == {200}
+            assert Replica.answers[dying] == 0, "it answered, then hung up"
+    with replica(answers=0) as dying, haproxy(dying) as (url, _), httpx.Client(base_url=url) as client:
+        first_answer(f"{url}/elsewhere")
+        assert client.post("/v1/batch/endpoints/a/jobs", content=b"{}").status_code == 502
 
 
 def listened(config: Path) -> list[str]:

@@ -121,6 +121,10 @@ class Recipe(_Section):
         default="full", description="probe: the head alone, on a frozen backbone; two_phase: that, then all of it"
     )
     task: Literal["single", "multi"] = Field(default="single", description="one label an image, or any number")
+    views: Literal["one", "dihedral"] = Field(
+        default="one",
+        description="dihedral: the mean logits of eight flips and quarter turns, at eight times the work",
+    )
     preprocessing: Preprocessing = Preprocessing()
     augmentation: Augmentation = Augmentation()
     frozen: Frozen = Frozen()

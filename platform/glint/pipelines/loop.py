@@ -20,6 +20,7 @@ from glint.pipelines.gathering import gather_rows
 from glint.pipelines.learner import Learner, TrainingPlan
 from glint.pipelines.loading import Batch, image_stream, iter_numpy
 from glint.pipelines.targets import scores_of, target_array
+from glint.vision.views import with_views
 
 TOLD_EVERY_S = 0.5
 HEAD = -1
@@ -63,7 +64,8 @@ def train_epoch(learner: Learner, batches: Iterator[Batch], epoch: int) -> float
 @torch.no_grad()
 def validate(learner: Learner) -> np.ndarray[Any, Any]:
     """The logits (N, C) of all validation images in the order of their table; NaN for those that cannot be read."""
-    model, plan = learner.judged.eval(), learner.plan
+    plan = learner.plan
+    model = with_views(learner.judged, plan.recipe.views).eval()
     logits = [np.zeros((0, len(plan.classes)), dtype=np.float32)]
     stream = image_stream(plan.val, learner.val_share, plan.load, cache=plan.val_cache)
     for batch in iter_numpy(stream, learner.share.local_batch):

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from glint.core.errors import GlintError
+from glint.serving.batch_answers import PREFIX
 from glint.serving.edge import GONE, SERVES_OWN
 from glint.serving.problems import MEDIA_TYPE, problem_document
 
@@ -21,6 +22,9 @@ DRAIN_S = 2
 """A replica that stops is left open for so long, until HAProxy has heard of it."""
 HEADERS_S = 30
 """In which a request's headers must have arrived; its body is timed by the replica."""
+REPEATED_BYTES = 256 * 1024
+"""A request up to this size, head and body, that a dying replica leaves unanswered is put to another one. HAProxy keeps
+so much for each request in flight."""
 ANSWERS = {502: GONE, 503: (503, *SERVES_OWN[503]), 504: (408, *SERVES_OWN[408])}
 """What HAProxy says where a replica breaks off, where none is there, and where one takes too long."""
 
@@ -33,7 +37,8 @@ sed -i \\
     -e 's/ mode 666 / mode 600 /' \\
     -e 's|errorfile \\([0-9]*\\) .*|errorfile \\1 {folder}/\\1.http|' \\
     -e 's|return status 404 .*|return status 404 content-type {media_type} file {folder}/404.json|' \\
-    -e 's/^    option httplog/    timeout http-request {headers_s}s\\n&/' \\
+    -e 's/^    option httplog/    timeout http-request {headers_s}s\\n    option http-buffer-request\\n&/' \\
+    -e 's|^frontend http_frontend|&\\n    http-request disable-l7-retry if METH_POST {{ path_beg {batch} }}|' \\
     "$3"
 exec '{haproxy}' "$@"
 """
@@ -55,7 +60,13 @@ def environment(folder: Path) -> dict[str, str]:
         (folder / f"{status}.http").write_bytes(_response(*problem))
     (folder / "404.json").write_text(problem_document(404, *SERVES_OWN[404]))
     program = folder / "haproxy"
-    values = {"folder": folder, "media_type": MEDIA_TYPE, "headers_s": HEADERS_S, "haproxy": _installed()}
+    values = {
+        "folder": folder,
+        "media_type": MEDIA_TYPE,
+        "headers_s": HEADERS_S,
+        "batch": PREFIX,
+        "haproxy": _installed(),
+    }
     program.write_text(PROGRAM.format(**values))
     program.chmod(0o700)
     return {
@@ -66,6 +77,10 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "state"),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # Once: an image that is the end of whoever looks at it shall not go round.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_RETRIES": "1",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(REPEATED_BYTES),
         # Its counters of each request would be read by Python, for a Prometheus that a Ray of glint's own has not got.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),

@@ -7,6 +7,7 @@ from torch import nn
 
 from glint.vision.backbone import build_model
 from glint.vision.bundle import Bundle
+from glint.vision.views import with_views
 
 
 class PixelNetwork(nn.Module):
@@ -29,11 +30,11 @@ class PixelNetwork(nn.Module):
 
 
 def load_network(bundle: Bundle) -> nn.Module:
-    """The network with its weights, for normalised images, ready to infer."""
+    """The network with its weights and views, for normalised images, ready to infer."""
     info, settings = bundle.info, bundle.info.preprocessing
     model = build_model(info.backbone, len(info.classes), "none", settings.num_channels, settings.image_size)
     model.load_state_dict(bundle.weights())
-    return model.eval()
+    return with_views(model, info.recipe.views).eval()
 
 
 def exported(bundle: Bundle) -> torch.export.ExportedProgram:
