@@ -6,7 +6,7 @@ Two replicas of a tiny network on Ray Serve, 16 clients that never pause (benchm
 killed: only requests that were in flight may fail, each with a status on which clients try again. Then, during
 `--requests` requests, all replicas are replaced by a rolling upgrade of code and config, and the alias moves to another
 version twice: none may fail.
-GLINT_SERVE_INGRESS=haproxy tries the same behind HAProxy.
+GLINT_SERVE_INGRESS=haproxy tries the same behind HAProxy, which takes --requests 20000 for it to last long enough.
 """
 
 from __future__ import annotations
@@ -69,9 +69,12 @@ def main() -> None:
         for version in ("2", "1"):
             time.sleep(3)
             registry.promote(NAME, version, "champion")
+        done_at = time.time()
         swapped = load.finish(sending)
         stop_online()
         ray.shutdown()
+    if max(one.ended for one in swapped) < done_at or {one.version for one in swapped if one.version} != {"1", "2"}:
+        sys.exit(f"the load ended before the upgrade and the swaps did: give more than {num_requests} --requests")
     report(killed, killed_at, swapped, len(left_over))
 
 
