@@ -213,8 +213,10 @@ class BlobHandler(BaseHTTPRequestHandler):
         container, _, key = unquote(address.path).removeprefix("/account/").partition("/")
         if container == "secret" or not self.headers["Authorization"].startswith("SharedKey account:"):
             self.answer(403)
-        elif container != "pics" or (key and key not in BLOBS):
-            self.answer(404)
+        elif container != "pics":
+            self.answer(404, b"<Error><Code>ContainerNotFound</Code></Error>", "application/xml")
+        elif key and key not in BLOBS:
+            self.answer(404, b"<Error><Code>BlobNotFound</Code></Error>", "application/xml")
         elif key:
             self.get(key)
         else:

@@ -135,6 +135,8 @@ class BlobAccount:
             return self._denied(refusal)
         if refusal.code == "ResourceNotFound":  # azurite, of an account that it does not have
             return f"GLINT_BLOB_ACCOUNT {self.name} does not exist at {self.url}"
+        if refusal.status == 404 and not refusal.code:
+            return f"what answers at {self.url} is no Blob Storage; check GLINT_BLOB_ENDPOINT"
         if refusal.status == 404:
             return f"account {self.name} has no container {container} (at {self.url})"
         if "InvalidResourceName" in refusal.code or refusal.code == "OutOfRangeInput":

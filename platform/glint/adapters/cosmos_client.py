@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import ClientSession, DummyCookieJar, TCPConnector
-from azure.core.exceptions import AzureError, ClientAuthenticationError, ServiceRequestError, ServiceResponseError
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    DecodeError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.cosmos.aio import CosmosClient
 from azure.cosmos.exceptions import CosmosBatchOperationError, CosmosHttpResponseError
@@ -146,8 +152,8 @@ async def _enter(stack: AsyncExitStack, client: CosmosClient, address: CosmosAdd
     """Read the account's description, which the SDK takes from whatever answers; raises StoreError where it is none."""
     try:
         await stack.enter_async_context(client)
-    except (AttributeError, CosmosHttpResponseError) as error:
-        if isinstance(error, AttributeError) or status_of(error) in NO_ACCOUNT:
+    except (AttributeError, DecodeError, CosmosHttpResponseError) as error:
+        if isinstance(error, AttributeError | DecodeError) or status_of(error) in NO_ACCOUNT:
             raise StoreError(f"what answers at {address.url} is no Cosmos DB; {_what_to_check(address)}") from None
         raise
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -122,6 +124,8 @@ def demonstrate(
     evaluation = stages.run("evaluate", lambda: _evaluate(model, manifest, report, settings, progress), _scores_text)
     batch = stages.run("batch", lambda: _batch(model, manifest_path, settings, progress), _batch_text)
     stages.run("serve", lambda: _serve(model, manifest, settings), _answers_text)
+    # As it can be typed here, where the environment may not be active.
+    typed = "glint" if shutil.which("glint") else str(Path(sys.executable).with_name("glint"))
     return Demo(
         folder=str(folder),
         stages=stages.done,
@@ -131,9 +135,9 @@ def demonstrate(
         outcomes=batch.statuses,
         decisions=batch.decisions,
         next=[
-            f"open {report / 'report.html'}",
-            f"glint batch results {batch.job} --format csv",
-            f"glint serve --model {model}",
+            f"python3 -m webbrowser {(report / 'report.html').absolute().as_uri()}",
+            f"{typed} batch results {batch.job} --format csv",
+            f"{typed} serve --model {model}",
         ],
     )
 

@@ -43,5 +43,13 @@ def upload(
         f"{done.uploaded:,} files uploaded ({done.bytes / 1e6:,.1f} MB in {done.seconds:.1f} s), "
         f"{done.skipped:,} were there already",
         *([f"left out: {left_out}"] if left_out else []),
-        f"next: glint snapshot {escape(target)} --out manifest.parquet",
+        f"next: glint snapshot {escape(target)}{escape(_labels(dir))} --out manifest.parquet",
     )
+
+
+def _labels(folder: Path) -> str:
+    """How a snapshot of what was uploaded is to find its labels: in a CSV file, by folders, or nowhere."""
+    table = next(iter(sorted(folder.glob("*.csv"))), None)
+    if table:
+        return f" --labels {table}"
+    return "" if any(below.is_dir() for below in folder.iterdir()) else " --labels none"
