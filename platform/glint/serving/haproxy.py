@@ -20,13 +20,11 @@ from glint.serving.problems import MEDIA_TYPE, problem_document
 
 DRAIN_S = 2
 """A replica that stops is left open for so long, until HAProxy has heard of it."""
-HEADERS_S = 30
-"""In which a request's headers must have arrived; its body is timed by the replica."""
 REPEATED_BYTES = 256 * 1024
 """A request up to this size, head and body, that a dying replica leaves unanswered is put to another one. HAProxy keeps
 so much for each request in flight."""
-ANSWERS = {502: GONE, 503: (503, *SERVES_OWN[503]), 504: (408, *SERVES_OWN[408])}
-"""What HAProxy says where a replica breaks off, where none is there, and where one takes too long."""
+ANSWERS = {408: (408, *SERVES_OWN[408]), 502: GONE, 503: (503, *SERVES_OWN[503]), 504: (408, *SERVES_OWN[408])}
+"""What HAProxy says where a request does not arrive, a replica breaks off, none is there, and one takes too long."""
 
 # Ray calls it as PROGRAM -db -f CONFIGURATION ...
 PROGRAM = """\
@@ -35,26 +33,28 @@ sed -i \\
     -e '/^frontend prometheus/,/no log/d' \\
     -e '/^listen stats/,$d' \\
     -e 's/ mode 666 / mode 600 /' \\
-    -e 's|errorfile \\([0-9]*\\) .*|errorfile \\1 {folder}/\\1.http|' \\
     -e 's|return status 404 .*|return status 404 content-type {media_type} file {folder}/404.json|' \\
-    -e 's/^    option httplog/    timeout http-request {headers_s}s\\n    option http-buffer-request\\n&/' \\
+    -e 's|errorfile \\([0-9]*\\) .*|errorfile \\1 {folder}/\\1.http|' \\
+    -e 's|^    option httplog|    timeout http-request {arrival_ms}ms\\n    errorfile 408 {folder}/408.http\\n&|' \\
+    -e 's|^    mode http$|&\\n    option http-buffer-request|' \\
     -e 's|^frontend http_frontend|&\\n    http-request disable-l7-retry if METH_POST {{ path_beg {batch} }}|' \\
     "$3"
 exec '{haproxy}' "$@"
 """
 
 
-def use_haproxy() -> None:
+def use_haproxy(arrival_s: float) -> None:
     """Let a Ray of glint's own that starts after this have HAProxy before its replicas.
 
-    Raises GlintError where HAProxy is not installed.
+    A request, or its first REPEATED_BYTES, must arrive within `arrival_s`; the rest is timed by the replica. Raises
+    GlintError where HAProxy is not installed.
     """
     folder = Path(tempfile.mkdtemp(prefix="glint-", dir="/tmp"))  # the path of a Unix socket must be short
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ.update(environment(folder))
+    os.environ.update(environment(folder, arrival_s))
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path, arrival_s: float) -> dict[str, str]:
     """What Ray's processes must find in their environment; writes the files that they need into `folder`."""
     for status, problem in ANSWERS.items():
         (folder / f"{status}.http").write_bytes(_response(*problem))
@@ -63,7 +63,7 @@ def environment(folder: Path) -> dict[str, str]:
     values = {
         "folder": folder,
         "media_type": MEDIA_TYPE,
-        "headers_s": HEADERS_S,
+        "arrival_ms": round(1000 * arrival_s),
         "batch": PREFIX,
         "haproxy": _installed(),
     }

@@ -24,7 +24,7 @@ def start_ray(settings: Settings, with_jobs: bool = False) -> None:
     if settings.serve_ingress == "haproxy":  # Serve's processes learn it from the environment of their Ray
         from glint.serving.haproxy import use_haproxy
 
-        use_haproxy()
+        use_haproxy(settings.serve_body_timeout_s)
     ray_start.start_ray(settings.num_cpus, with_jobs)
 
 
