@@ -135,8 +135,8 @@ class BlobAccount:
             return self._denied(refusal)
         if refusal.code == "ResourceNotFound":  # azurite, of an account that it does not have
             return f"GLINT_BLOB_ACCOUNT {self.name} does not exist at {self.url}"
-        if refusal.status == 404 and not refusal.code:
-            return f"what answers at {self.url} is no Blob Storage; check GLINT_BLOB_ENDPOINT"
+        if refusal.status < 400 or (refusal.status == 404 and not refusal.code):
+            return f"{self._place()} answers, but not as Azure Blob Storage does"
         if refusal.status == 404:
             return f"account {self.name} has no container {container} (at {self.url})"
         if "InvalidResourceName" in refusal.code or refusal.code == "OutOfRangeInput":
@@ -144,8 +144,6 @@ class BlobAccount:
         said = f"{refusal.status} {refusal.code}".strip()
         if refusal.status >= 500 or refusal.status == 429:
             return f"{self.url} is busy or out of order ({said}); the same command goes on from here"
-        if refusal.status < 400:
-            return f"{self._place()} answers, but not as Azure Blob Storage does"
         return f"{self._place()} answers {said}"
 
     def _denied(self, refusal: Refusal) -> str:

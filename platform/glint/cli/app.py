@@ -7,7 +7,7 @@ doctor says no to, told in lines, or a bug, with a traceback.
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
+from importlib import metadata
 from typing import Annotated, NoReturn, cast
 
 import typer
@@ -44,13 +44,13 @@ app = typer.Typer(
 
 def _tell_version(asked: bool) -> None:
     if asked:
-        print(version("glint"))
+        print(metadata.version("glint"))
         raise typer.Exit
 
 
 @app.callback()
 def prepare(
-    number: Annotated[
+    version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Say which glint this is.")
     ] = False,
 ) -> None:

@@ -37,7 +37,7 @@ sed -i \\
     -e 's|errorfile \\([0-9]*\\) .*|errorfile \\1 {folder}/\\1.http|' \\
     -e 's|^    option httplog|    timeout http-request {arrival_ms}ms\\n    errorfile 408 {folder}/408.http\\n&|' \\
     -e 's|^    mode http$|&\\n    option http-buffer-request|' \\
-    -e 's|^frontend http_frontend|&\\n    http-request disable-l7-retry if METH_POST {{ path_beg {batch} }}|' \\
+    -e 's|^frontend http_frontend|&\\n    http-request disable-l7-retry if !METH_GET {{ path_beg {batch} }}|' \\
     "$3"
 exec '{haproxy}' "$@"
 """
