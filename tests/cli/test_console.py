@@ -3,6 +3,11 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from glint.cli.console import next_step
 
 CODE = """
 from pydantic import BaseModel
@@ -25,3 +30,11 @@ def test_only_results_go_to_stdout_once_ray_may_print() -> None:
     assert json.loads(first) == {"value": 1}
     assert second == "for a person"
     assert done.stderr.splitlines() == ["a warning that Ray prints"]
+
+
+def test_what_to_do_next_can_be_typed_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", str(scripts))
+    assert next_step("batch list") == "next: glint batch list"
+    monkeypatch.setenv("PATH", "")
+    assert next_step("batch list") == f"next: {scripts}/glint batch list"

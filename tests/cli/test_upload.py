@@ -46,6 +46,16 @@ def call(verb, *arguments: str):
     return CliRunner().invoke(app, list(arguments))
 
 
+@pytest.mark.parametrize(
+    ("folder", "labels"), [("boards", ""), ("boards/good", " --labels none"), ("listed", " --labels listed/l.csv")]
+)
+def test_the_snapshot_that_it_suggests_has_the_labels_that_there_are(boards, folder, labels):
+    (boards.parent / "listed").mkdir()
+    (boards.parent / "listed" / "l.csv").write_text("path,label\nx.jpg,good\n")
+    said = " ".join(call(upload, folder, f"az://suggested/{folder}").stdout.split())
+    assert f"glint snapshot az://suggested/{folder}{labels} --out manifest.parquet" in said
+
+
 def test_a_folder_is_uploaded_once_and_then_taken_a_snapshot_of(boards):
     first, second = (json.loads(call(upload, "boards", "az://lines/4", "--json").stdout) for _ in range(2))
     assert (first["uploaded"], first["skipped"], first["bytes"]) == (80, 0, 540)

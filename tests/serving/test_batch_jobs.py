@@ -97,7 +97,9 @@ def test_deployments_come_and_go_and_the_default_can_be_switched(client: httpx.C
 
 
 def test_an_endpoint_is_made_once(client: httpx.Client, endpoint: str) -> None:
+    before = client.get("endpoints/boards").json()
     refused(client.post("endpoints", json={"name": "boards"}), 409, "there is an endpoint 'boards' already")
+    assert client.get("endpoints/boards").json() == before
 
 
 @pytest.mark.parametrize(

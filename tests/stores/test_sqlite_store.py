@@ -125,9 +125,11 @@ def test_a_damaged_database_is_named(path: Path, bridge: Bridge) -> None:
     bridge.run(store.put_job(job("j1")))
     bridge.run(store.close())
     content = path.read_bytes()
-    path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+    damaged = content[:4096] + b"\xff" * (len(content) - 4096)
+    path.write_bytes(damaged)
     refused(bridge, store, "malformed")
     bridge.run(store.close())
+    assert path.read_bytes() == damaged, "what may be rescued is left alone"
 
 
 def test_the_database_of_another_program_is_refused_and_left_alone(path: Path, bridge: Bridge) -> None:
@@ -145,7 +147,9 @@ def test_the_database_of_a_newer_glint_is_refused(path: Path, bridge: Bridge) ->
     newer = sqlite_file.SCHEMA_VERSION + 1
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {newer}")
+    content = path.read_bytes()
     refused(bridge, store, f"schema version {newer}, made by a newer glint")
+    assert path.read_bytes() == content
 
 
 def test_another_number_of_partitions_is_refused(path: Path, bridge: Bridge) -> None:
@@ -158,11 +162,13 @@ def test_another_number_of_partitions_is_refused(path: Path, bridge: Bridge) -> 
 
 def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path, bridge: Bridge) -> None:
     refused(bridge, SqliteStore(tmp_path), "unable to open database file")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_path_below_a_file_is_refused(path: Path, bridge: Bridge) -> None:
     path.write_text("")
     refused(bridge, SqliteStore(path / "results.db"), "cannot be opened")
+    assert path.read_text() == ""
 
 
 def test_a_store_mends_when_the_path_does(path: Path, bridge: Bridge) -> None:

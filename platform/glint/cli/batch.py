@@ -77,7 +77,7 @@ def run(
 
         glint batch run --model models:/boards/3 --input scans/ --error-threshold 10% --parquet
     """
-    from glint.cli.console import emit, progress
+    from glint.cli.console import emit, next_step, progress
     from glint.pipelines.access import check_input
     from glint.settings import Settings
     from glint.wiring import (
@@ -126,7 +126,7 @@ def run(
         result = run_batch(batch, told, settings.node_price)
     said = [result.error] if result.error else []
     said += [result.bottleneck.line] if result.bottleneck else []
-    emit(result, json, fields(result), *said, f"next: glint batch results {result.job}")
+    emit(result, json, fields(result), *said, next_step(f"batch results {result.job}"))
     if result.status != "completed":
         raise typer.Exit(UNFINISHED)
 

@@ -51,7 +51,7 @@ def submit(
 
         glint batch submit boards --input /data/night.csv --deployment candidate --option top_k=3 --key night-12
     """
-    from glint.cli.console import emit
+    from glint.cli.console import emit, next_step
     from glint.cli.tables import fields
 
     with connect(url) as client:
@@ -59,7 +59,7 @@ def submit(
         asked |= {"max_attempts": max_attempts, "webhook": webhook}
         source = input[0] if len(input) == 1 else input
         job = client.batch.submit(endpoint, source, idempotency_key=key, **asked)
-    emit(job, json, fields(job), f"next: glint batch watch {job.id}")
+    emit(job, json, fields(job), next_step(f"batch watch {job.id}"))
 
 
 def status(
@@ -104,7 +104,7 @@ def watch(job: JobId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
 
         glint batch watch 3fa4bc0d1e2f5a6b
     """
-    from glint.cli.console import emit, progress
+    from glint.cli.console import emit, next_step, progress
     from glint.cli.tables import fields
 
     with connect(url) as client, progress() as told:
@@ -115,7 +115,7 @@ def watch(job: JobId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
                 begun = True
             told.update(last.done)
         said = client.batch.job(job).error
-    emit(last, json, fields(last), *([said] if said else []), f"next: glint batch results {job} --url {url}")
+    emit(last, json, fields(last), *([said] if said else []), next_step(f"batch results {job} --url {url}"))
     if last.status != "completed":
         raise typer.Exit(FAILED)
 
@@ -165,11 +165,11 @@ def retry(
 
         glint batch retry 3fa4bc0d1e2f5a6b --what failed
     """
-    from glint.cli.console import emit
+    from glint.cli.console import emit, next_step
 
     with connect(url) as client:
         found = client.batch.retry(job, what.value, options_of(option))
-    emit(found, json, f"job {found.id} is {found.status}", f"next: glint batch watch {found.id}")
+    emit(found, json, f"job {found.id} is {found.status}", next_step(f"batch watch {found.id}"))
 
 
 def delete(job: JobId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:

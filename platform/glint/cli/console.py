@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
@@ -78,6 +80,16 @@ def progress() -> Iterator[RichProgress]:
     )
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bars:
         yield RichProgress(bars)
+
+
+def typed(command: str) -> str:
+    """A command of glint's as it can be typed here: by its path where the shell does not find it."""
+    return f"{'glint' if shutil.which('glint') else Path(sys.executable).with_name('glint')} {command}"
+
+
+def next_step(command: str) -> str:
+    """The line that says what to do after this."""
+    return f"next: {typed(command)}"
 
 
 @functools.cache  # what is stderr by then must not become stdout

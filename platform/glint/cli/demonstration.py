@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -18,6 +16,7 @@ from rich.console import RenderableType
 
 from glint.adapters.blob_admin import Uploaded, upload
 from glint.adapters.cosmos_setup import MAX_RU, create_schema
+from glint.cli.console import typed
 from glint.cli.gating import promote
 from glint.cli.starting import start
 from glint.cli.tables import rows
@@ -124,8 +123,6 @@ def demonstrate(
     evaluation = stages.run("evaluate", lambda: _evaluate(model, manifest, report, settings, progress), _scores_text)
     batch = stages.run("batch", lambda: _batch(model, manifest_path, settings, progress), _batch_text)
     stages.run("serve", lambda: _serve(model, manifest, settings), _answers_text)
-    # As it can be typed here, where the environment may not be active.
-    typed = "glint" if shutil.which("glint") else str(Path(sys.executable).with_name("glint"))
     return Demo(
         folder=str(folder),
         stages=stages.done,
@@ -136,8 +133,8 @@ def demonstrate(
         decisions=batch.decisions,
         next=[
             f"python3 -m webbrowser {(report / 'report.html').absolute().as_uri()}",
-            f"{typed} batch results {batch.job} --format csv",
-            f"{typed} serve --model {model}",
+            typed(f"batch results {batch.job} --format csv"),
+            typed(f"serve --model {model}"),
         ],
     )
 

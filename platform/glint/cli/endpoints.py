@@ -29,11 +29,11 @@ def create(
 
         glint batch endpoint create boards --model models:/boards@champion --option top_k=3
     """
-    from glint.cli.console import emit
+    from glint.cli.console import emit, next_step
 
     with connect(url) as client:
         made = client.batch.create(name, model, deployment, options_of(option))
-    emit(made, json, f"endpoint {name} is there", f"next: glint batch submit {name} --input SOURCE")
+    emit(made, json, f"endpoint {name} is there", next_step(f"batch submit {name} --input SOURCE"))
 
 
 @app.command("list")

@@ -38,7 +38,7 @@ def train(
 
         glint train --recipe recipe.yaml --manifest manifest.parquet --workers 4:8 --gpu
     """
-    from glint.cli.console import emit, progress
+    from glint.cli.console import emit, next_step, progress
     from glint.cli.starting import start
     from glint.cli.tables import fields
     from glint.cli.training import open_run
@@ -54,5 +54,5 @@ def train(
         trained,
         json,
         fields(trained),
-        f"next: glint evaluate --model {trained.model_uri} --manifest {manifest} --report report",
+        next_step(f"evaluate --model {trained.model_uri} --manifest {manifest} --report report"),
     )

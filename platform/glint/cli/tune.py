@@ -41,7 +41,7 @@ def tune(
 
         glint train --recipe tuned/best.yaml --manifest manifest.parquet
     """
-    from glint.cli.console import emit, progress
+    from glint.cli.console import emit, next_step, progress
     from glint.cli.starting import start
     from glint.cli.tables import rows
     from glint.cli.training import open_run
@@ -63,5 +63,5 @@ def tune(
         tuned,
         json,
         rows(["trial", "val macro-F1", "epochs", *names, "error"], lines),
-        f"next: glint train --recipe {out / 'best.yaml'} --manifest {manifest}",
+        next_step(f"train --recipe {out / 'best.yaml'} --manifest {manifest}"),
     )

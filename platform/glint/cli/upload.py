@@ -30,7 +30,7 @@ def upload(
     from rich.markup import escape
 
     from glint.adapters.blob_admin import upload as run_upload
-    from glint.cli.console import emit, progress
+    from glint.cli.console import emit, next_step, progress
     from glint.settings import Settings
     from glint.wiring import open_blob_account
 
@@ -43,7 +43,7 @@ def upload(
         f"{done.uploaded:,} files uploaded ({done.bytes / 1e6:,.1f} MB in {done.seconds:.1f} s), "
         f"{done.skipped:,} were there already",
         *([f"left out: {left_out}"] if left_out else []),
-        f"next: glint snapshot {escape(target)}{escape(_labels(dir))} --out manifest.parquet",
+        next_step(f"snapshot {escape(target)}{escape(_labels(dir))} --out manifest.parquet"),
     )
 
 

@@ -108,7 +108,7 @@ def _fit_first_convolution(state: State, model: nn.Module) -> State:
         if weight is None or weight.ndim != 4 or weight.shape[1] == wanted.shape[1]:
             continue
         channels = traits["in_chans"] * weight.shape[1] // wanted.shape[1]
-        # What timm cannot adapt (its NotImplementedError) keeps its shape, and is told as left out.
+        # Where timm knows no way to adapt it, it keeps its shape, and is told as left out.
         with contextlib.suppress(NotImplementedError, *FOREIGN):
             state[f"{name}.weight"] = timm.models.adapt_input_conv(traits["in_chans"], weight, channels)
     return state
