@@ -13,7 +13,8 @@ from glint.core.errors import GlintError
 from glint.core.recipe import Optimisation, Recipe
 from glint.pipelines import fitting
 from glint.pipelines.fitting import Workers, _halved, check_workers, parse_workers
-from glint.pipelines.learner import TrainingPlan, image_size
+from glint.pipelines.growing import image_size
+from glint.pipelines.learner import TrainingPlan
 
 
 @pytest.mark.parametrize(("text", "numbers"), [("1", [1]), ("4", [4]), ("2:4", [2, 3, 4])])

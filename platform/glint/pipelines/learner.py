@@ -17,7 +17,6 @@ import ray.train.torch
 import safetensors.torch
 import torch
 import torch.distributed
-import torch.nn.functional as F
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
@@ -25,6 +24,7 @@ from torch import nn
 
 from glint.core.intervals import within_one_standard_error
 from glint.core.recipe import Recipe
+from glint.pipelines.growing import image_size, resized
 from glint.pipelines.loading import Batch, ImageCache, Load, training_stream
 from glint.pipelines.share import Share
 from glint.pipelines.targets import balanced_weights, target_array
@@ -32,11 +32,6 @@ from glint.vision.backbone import build_model, native_bf16
 from glint.vision.losses import image_losses
 from glint.vision.mixing import Mixing, erase
 from glint.vision.transforms import normalise, sample_seed
-
-SIZE_STEP = 32
-"""Pixels: what a growing image grows by; the stride of most backbones."""
-FULL_SIZE_FROM = 0.75
-"""Share of the epochs after which a growing image has its full size."""
 
 
 @dataclass(frozen=True)
@@ -262,23 +257,6 @@ class Learner:
         if skip and isinstance(self.model, nn.parallel.DistributedDataParallel):
             return self.model.no_sync()
         return contextlib.nullcontext()
-
-
-def image_size(recipe: Recipe, epoch: int) -> int:
-    """The side of the images of an epoch: from start_size to the full size in steps of SIZE_STEP pixels."""
-    full, start = recipe.preprocessing.image_size, recipe.optimisation.start_size
-    growing = FULL_SIZE_FROM * recipe.optimisation.epochs
-    if start is None or epoch >= growing:
-        return full
-    sizes = [*range(start, full, SIZE_STEP)]
-    return sizes[int(epoch / growing * len(sizes))] if sizes else full
-
-
-def resized(pixels: torch.Tensor, size: int) -> torch.Tensor:
-    """Normalised images (N, C, S, S) at another side, bilinear and antialiased."""
-    if pixels.shape[-1] == size:
-        return pixels
-    return F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
 
 
 def _network(plan: TrainingPlan) -> nn.Module:

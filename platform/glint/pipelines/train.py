@@ -17,11 +17,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray
 import ray.train
-import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict
 
@@ -33,21 +31,19 @@ from glint.core.classes import class_index
 from glint.core.errors import GlintError, ImageError
 from glint.core.manifest import Manifest
 from glint.core.names import check_name
-from glint.core.policy import fit_policy
 from glint.core.progress import Progress
 from glint.core.recipe import Recipe
 from glint.pipelines.board import Seen, Watcher
+from glint.pipelines.checkpoint_bundle import checkpoint_bundle
 from glint.pipelines.engines import add_engines
 from glint.pipelines.fitting import BEST_BY, ONE_WORKER, Workers, check_workers, fit
 from glint.pipelines.learner import TrainingPlan
 from glint.pipelines.loading import Load, cache_images
 from glint.pipelines.loop import KEPT_BY
-from glint.pipelines.targets import labelled_table, target_array
+from glint.pipelines.targets import labelled_table
 from glint.pipelines.weights import resolve_weights, weights_identity
 from glint.vision.backbone import build_and_report, check_backbone
-from glint.vision.bundle import Bundle, BundleInfo, write_bundle
 from glint.vision.decode import Limits
-from glint.vision.selftest import MAX_SAMPLES, TOLERANCE, TOLERANCE_BF16, write_selftest
 
 BUNDLE_NEEDS = (
     "numpy",
@@ -154,7 +150,7 @@ def _train(run: TrainingRun, mlflow_run: str, progress: Progress) -> Trained:
     result = watcher.run(lambda: fit(run.directory, plan, run.workers, progress), "training", plan.num_images)
     _say_bad_images(watcher.seen, progress)
     best, metrics = max(result.best_checkpoints or [], key=lambda kept: float(kept[1][KEPT_BY]))
-    bundle = _write_bundle(run, plan, best, metrics)
+    bundle = checkpoint_bundle(run.directory / "bundle", plan, run.manifest, best, metrics)
     bundle = add_engines(bundle, run.manifest, run.images, run.limits, progress)
     progress.begin("registering", None, "")
     version = run.registry.register(
@@ -259,34 +255,6 @@ def _log(run: TrainingRun, mlflow_run: str, finished: list[dict[str, float]], pr
         run.registry.log_metrics(mlflow_run, {k: v for k, v in metrics.items() if k != "epoch"}, step)
         what = f"epoch {step}/{run.recipe.optimisation.epochs}" if step else "head on frozen features"
         progress.say(f"{what}: train loss {metrics['train_loss']:.3f}, val macro-F1 {metrics[BEST_BY]:.4f}")
-
-
-def _write_bundle(run: TrainingRun, plan: TrainingPlan, best: ray.train.Checkpoint, metrics: dict[str, Any]) -> Bundle:
-    """The bundle of a checkpoint, its policy calibrated and its self-test made on what validation saw."""
-    info = BundleInfo(
-        name=run.recipe.name,
-        backbone=run.recipe.backbone,
-        classes=run.manifest.classes,
-        preprocessing=run.recipe.preprocessing,
-        recipe=run.recipe,
-        manifest=run.manifest.digest,
-        metrics={name: float(value) for name, value in metrics.items() if name.startswith("val_")},
-    )
-    with best.as_directory() as directory:
-        weights = safetensors.torch.load_file(Path(directory) / "weights.safetensors")
-        logits = safetensors.torch.load_file(Path(directory) / "val.safetensors")["logits"]
-    probabilities = (logits.sigmoid() if run.multi_label else logits.softmax(1)).numpy()
-    readable = np.flatnonzero(~np.isnan(probabilities).any(1))
-    policy = fit_policy(run.recipe.policy, probabilities[readable], target_array(plan.val)[readable], info.classes)
-    bundle = write_bundle(run.directory / "bundle", info, policy, weights)
-    first = readable[: 4 * MAX_SAMPLES]
-    read = run.images.read_many(*(plan.val[name].take(first).to_pylist() for name in ("uri", "etag")))
-    samples = [
-        (bytes(data), probabilities[i]) for i, data in zip(first, read, strict=True) if not isinstance(data, ImageError)
-    ]
-    if samples:
-        write_selftest(bundle.directory, samples, TOLERANCE_BF16 if metrics["bf16"] else TOLERANCE)
-    return bundle
 
 
 def _example(run: TrainingRun, table: pa.Table) -> bytes:
