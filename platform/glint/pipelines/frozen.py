@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from glint.core.errors import GlintError
 from glint.pipelines.gathering import gather_rows
-from glint.pipelines.loading import Augment, image_stream, iter_numpy
+from glint.pipelines.loading import Augment, Batch, image_batches, image_stream, iter_numpy
 from glint.pipelines.targets import target_array
 
 if TYPE_CHECKING:
@@ -54,14 +55,9 @@ def cached_features(learner: Learner, view: int) -> np.ndarray[Any, Any]:
     View 0 is the image as it is, the others are augmented as epochs of their own.
     """
     plan = learner.plan
-    share = replace(learner.val_share, num_rows=plan.train.num_rows)
-    stream = image_stream(plan.train, share, plan.load, range(view, view + 1), plan.train_cache)
-    if view:
-        augment: Any = Augment(plan.recipe.augmentation, plan.recipe.seed)
-        stream = stream.map_batches(augment, batch_size=None, batch_format="numpy")
     network: Any = learner.network.eval()
     found = [np.zeros((0, linear_head(network).in_features), dtype=np.float16)]
-    for batch in iter_numpy(stream, FEATURE_BATCH):
+    for batch in _view(learner, view):
         good = learner.note_errors(batch)
         with learner.autocast():
             features = network.forward_head(network.forward_features(learner.pixels(batch)), pre_logits=True)
@@ -70,6 +66,16 @@ def cached_features(learner: Learner, view: int) -> np.ndarray[Any, Any]:
             done = view * plan.train.num_rows + sum(map(len, found)) * learner.world
             plan.board.step.remote(-1, done, float("nan"))
     return gather_rows(np.concatenate(found), plan.train.num_rows)
+
+
+def _view(learner: Learner, view: int) -> Iterator[Batch]:
+    plan = learner.plan
+    share = replace(learner.val_share, num_rows=plan.train.num_rows)
+    if view == 0:
+        return image_batches(plan.train, share, plan.load, FEATURE_BATCH, plan.train_cache)
+    augment: Any = Augment(plan.recipe.augmentation, plan.recipe.seed)
+    stream = image_stream(plan.train, share, plan.load, range(view, view + 1), plan.train_cache)
+    return iter_numpy(stream.map_batches(augment, batch_size=None, batch_format="numpy"), FEATURE_BATCH)
 
 
 def _fit(learner: Learner, classifier: nn.Linear, views: np.ndarray[Any, Any]) -> float:

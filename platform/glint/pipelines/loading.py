@@ -93,11 +93,11 @@ def _block(table_ref: Any, share: Share, cache: ImageCache | None, epoch: int, s
     rows = _order(table_ref, share, epoch)[start : start + TASK_ROWS]
     block = ray.get(table_ref).take(rows)
     block = block.append_column("epoch", pa.array([epoch] * len(block), pa.int32()))
-    if cache is None:
-        yield block
-    else:
-        columns = {name: _numpy(block[name]) for name in block.column_names}
-        yield BlockAccessor.batch_to_block({**columns, **cache.take(rows)})
+    yield block if cache is None else BlockAccessor.batch_to_block({**_columns(block), **cache.take(rows)})
+
+
+def _columns(block: pa.Table) -> Batch:
+    return {name: _numpy(block[name]) for name in block.column_names}
 
 
 def _numpy(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
@@ -116,10 +116,11 @@ class ImageCache:
 
     def take(self, rows: np.ndarray[Any, Any]) -> Batch:
         """The cached columns of these rows; what lies on this machine is not copied but for the rows themselves."""
-        parts = ray.get(list(self.parts))
+        needed = np.unique(rows // TASK_ROWS).tolist()
+        parts = dict(zip(needed, ray.get([self.parts[number] for number in needed]), strict=True))
         found = {}
         for name in CACHED:
-            first = parts[0][name]
+            first = parts[needed[0]][name]
             found[name] = np.empty((len(rows), *first.shape[1:]), first.dtype)
             for i, row in enumerate(rows):
                 found[name][i] = parts[row // TASK_ROWS][name][row % TASK_ROWS]
@@ -213,6 +214,19 @@ def image_stream(
     source = RowSource(table, share, epochs, cache)
     rows = stream_of(source, source.num_tasks)
     return rows if cache else rows.map_batches(load, batch_size=None, batch_format="numpy")  # type: ignore[arg-type]
+
+
+def image_batches(
+    table: pa.Table, share: Share, load: Load, batch_size: int, cache: ImageCache | None = None
+) -> Iterator[Batch]:
+    """Every row of `share` once, with its pixels; from `cache` at once, without the start of a stream."""
+    if cache is None:
+        yield from iter_numpy(image_stream(table, share, load), batch_size)
+        return
+    order = share.rows(0)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        yield {**_columns(table.take(rows)), **cache.take(rows)}
 
 
 def training_stream(

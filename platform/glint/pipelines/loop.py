@@ -18,7 +18,7 @@ from glint.core.metrics import Scores
 from glint.pipelines.frozen import train_head
 from glint.pipelines.gathering import gather_rows
 from glint.pipelines.learner import Learner, TrainingPlan
-from glint.pipelines.loading import Batch, image_stream, iter_numpy
+from glint.pipelines.loading import Batch, image_batches
 from glint.pipelines.targets import scores_of, target_array
 from glint.vision.views import with_views
 
@@ -67,8 +67,7 @@ def validate(learner: Learner) -> np.ndarray[Any, Any]:
     plan = learner.plan
     model = with_views(learner.judged, plan.recipe.views).eval()
     logits = [np.zeros((0, len(plan.classes)), dtype=np.float32)]
-    stream = image_stream(plan.val, learner.val_share, plan.load, cache=plan.val_cache)
-    for batch in iter_numpy(stream, learner.share.local_batch):
+    for batch in image_batches(plan.val, learner.val_share, plan.load, learner.share.local_batch, plan.val_cache):
         good = learner.note_errors(batch)
         with learner.autocast():
             found = model(learner.pixels(batch)).float().cpu().numpy()
