@@ -4,7 +4,7 @@ import pytest
 
 from glint.core.manifest import Manifest
 from glint.core.recipe import Augmentation, Preprocessing
-from glint.pipelines.loading import Load, cache_images, image_stream, iter_numpy, training_stream
+from glint.pipelines.loading import Load, cache_images, image_batches, image_stream, iter_numpy, training_stream
 from glint.pipelines.share import Share
 from glint.settings import Settings
 from glint.vision.decode import Limits
@@ -61,6 +61,20 @@ def test_cached_images_are_those_that_a_stream_without_a_cache_gives(
     for expected, found in zip(read, cached, strict=True):
         for name in ("uri", "epoch", "image", "error_type"):
             assert np.array_equal(expected[name], found[name])
+
+
+def test_every_row_comes_once_and_in_order_with_and_without_a_cache(
+    ray_cluster: None, rows: pa.Table, load: Load
+) -> None:
+    cache = cache_images(rows, load)
+    for rank in range(2):
+        share = Share(len(rows), rank, 2)
+        read, cached = (list(image_batches(rows, share, load, 7, each)) for each in (None, cache))
+        assert np.concatenate([batch["uri"] for batch in cached]).tolist() == rows["uri"].to_pylist()[rank::2]
+        assert len(read) == len(cached)
+        for expected, found in zip(read, cached, strict=True):
+            for name in ("uri", "image", "error_type", "error"):
+                assert np.array_equal(expected[name], found[name])
 
 
 def test_images_that_would_fill_the_object_store_are_not_cached(
