@@ -1,5 +1,7 @@
 import asyncio
 import io
+import pickle
+import shutil
 
 import pytest
 from PIL import Image
@@ -10,6 +12,7 @@ from glint.core.errors import GlintError
 from glint.serving.classifier import Classifier
 from glint.serving.metrics import Metrics
 from glint.serving.models import Models
+from glint.serving.sources import Found
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
 from glint.wiring import open_registry, serving_sources
@@ -29,9 +32,33 @@ def name(registry: Registry, sighted: Bundle, blind: Bundle, request: pytest.Fix
     return name
 
 
-def serving(name: str, settings: Settings) -> Models:
-    sources = serving_sources([f"models:/{name}@champion"], settings)
-    return Models(sources, Classifier(num_threads=1, max_wait_s=60), Metrics())
+class Memory:
+    """What RaysMemory keeps outside of the replicas, kept here."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, bytes] = {}
+
+    def get(self, alias: str, /) -> Found | None:
+        return pickle.loads(self._kept[alias]) if alias in self._kept else None  # noqa: S301 - our own
+
+    def __setitem__(self, alias: str, found: Found, /) -> None:
+        self._kept[alias] = pickle.dumps(found)
+
+
+@pytest.fixture(scope="session")
+def wrong(sighted: Bundle, blind: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle that does not see what its self-test says."""
+    directory = tmp_path_factory.mktemp("wrong") / "artifacts" / "bundle"
+    shutil.copytree(sighted.directory, directory)
+    shutil.copy(blind.directory / "weights.safetensors", directory)
+    return Bundle(directory)
+
+
+def serving(name: str, settings: Settings, memory: Memory | None = None, challenged: bool = False) -> Models:
+    challengers = [f"models:/{name}@challenger"] if challenged else []
+    canary = 1.0 if challenged else 0.0
+    sources = serving_sources([f"models:/{name}@champion"], settings, challengers, canary=canary)
+    return Models(sources, Classifier(num_threads=1, max_wait_s=60), Metrics(), memory)
 
 
 def red() -> bytes:
@@ -85,6 +112,53 @@ def test_a_version_that_fails_its_selftest_never_takes_over(
     assert (
         f'glint_model_swaps_total{{model="{name}",result="refused",role="champion"}} 1.0' in models.metrics().decode()
     )
+
+
+def test_a_new_replica_serves_the_last_good_version_while_the_alias_means_a_refused_one(
+    name: str, registry: Registry, settings: Settings, wrong: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = Memory()
+    before = serving(name, settings, memory)
+    registry.promote(name, "2", "champion")
+    before.follow()
+    registry.promote(name, register(registry, name, wrong), "champion")
+    before.follow()
+    models = serving(name, settings, memory)
+    assert version(models) == version(before) == asyncio.run(models.classify(None, red(), 1))[1].version == "2"
+    assert f"{name} stays at models:/{name}/2" in caplog.text
+    models.follow()
+    refused = f'glint_model_swaps_total{{model="{name}",result="refused",role="champion"}} 1.0'
+    assert refused in models.metrics().decode(), "and it does not try again"
+    registry.promote(name, "1", "champion")
+    models.follow()
+    assert version(models) == "1"
+
+
+def test_a_refused_model_of_which_nothing_better_is_known_is_told(
+    name: str, registry: Registry, settings: Settings, wrong: Bundle
+) -> None:
+    registry.promote(name, register(registry, name, wrong), "champion")
+    with pytest.raises(GlintError, match="fails its self-test"):
+        serving(name, settings, Memory())
+
+
+def test_a_refused_challenger_leaves_its_champion_alone_until_it_is_another(
+    name: str, registry: Registry, settings: Settings, wrong: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry.promote(name, register(registry, name, wrong), "challenger")
+    models = serving(name, settings, challenged=True)
+    assert asyncio.run(models.classify(None, red(), 1))[1].version == "1"
+    assert "the champion is alone" in caplog.text
+    models.follow()
+    registry.promote(name, "2", "champion")
+    models.follow()
+    assert asyncio.run(models.classify(None, red(), 1))[1].version == "2"
+    assert models.names == (name, f"{name}@champion", f"{name}/2")
+    refused = f'glint_model_swaps_total{{model="{name}",result="refused",role="challenger"}} 1.0'
+    assert refused in models.metrics().decode()
+    registry.promote(name, "1", "challenger")
+    models.follow()
+    assert asyncio.run(models.classify(None, red(), 1))[1].version == "1"
 
 
 def test_a_registry_that_is_away_changes_nothing(

@@ -3,13 +3,17 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import httpx
 import pytest
+import ray
 from PIL import Image
 
 from glint.core.errors import GlintError
+from glint.serving.last_served import RaysMemory
 from glint.serving.online import free_port, start_online, stop_online
+from glint.serving.sources import Found
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
 from glint.wiring import open_predictor, open_serving, serving_sources
@@ -89,6 +93,20 @@ def test_another_address_of_a_running_serve_is_refused(server: httpx.Client, bun
     with pytest.raises(GlintError, match=f"nothing answers at --host 127.0.0.1 --port {port}"):
         start_online(serving_sources([str(bundle.directory)], Settings()), port=port)
     assert server.post("/v1/classify", content=stripes(8)).status_code == 200
+
+
+def test_ray_remembers_for_all_of_its_processes_what_an_alias_last_served(ray_cluster: None) -> None:
+    found = Found("models:/boards/3", partial(int, "3"))
+
+    @ray.remote(num_cpus=0)
+    def remember() -> None:
+        RaysMemory()["boards@champion"] = found
+
+    assert RaysMemory().get("boards@champion") is None
+    ray.get(remember.remote())
+    kept = RaysMemory().get("boards@champion")
+    assert kept is not None
+    assert (kept.identity, kept.open()) == ("models:/boards/3", 3)
 
 
 def test_a_port_in_use_is_refused_by_name() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from statistics import median
 from typing import TYPE_CHECKING
 
-from glint.core.errors import ImageError
+from glint.core.errors import GlintError, ImageError
 from glint.core.outcome import Prediction
 from glint.serving.live import Answered, LiveModel
 from glint.serving.problems import ProblemError
@@ -32,27 +32,56 @@ FEWEST = 50
 
 
 class Contest:
-    """Asks the challenger for a share of the champion's images, until it fails too often or takes too long."""
+    """Asks the challenger for a share of the champion's images, until it fails too often or takes too long.
+
+    Until `open` has loaded the challenger, and while that is refused, the champion is alone.
+    """
 
     def __init__(self, champion: LiveModel, challenge: Challenge, classifier: Classifier, metrics: Metrics) -> None:
         self._challenge, self._classifier, self._metrics = challenge, classifier, metrics
         self._name = champion.source.name
-        self._sides = {CHAMPION: champion, CHALLENGER: LiveModel(challenge.source)}
-        self._took_s: dict[str, deque[float | None]] = {side: deque(maxlen=WINDOW) for side in self._sides}
+        self._sides = {CHAMPION: champion}
+        self._took_s: dict[str, deque[float | None]] = {side: deque(maxlen=WINDOW) for side in (CHAMPION, CHALLENGER)}
         self._comparisons: set[asyncio.Task[None]] = set()
-        self.begin()
+        self._trying = False
+        self._refused: str | None = None
 
     @property
-    def challenger(self) -> LiveModel:
-        """The side that is tried."""
-        return self._sides[CHALLENGER]
+    def challenger(self) -> LiveModel | None:
+        """The side that is tried; None where it has been refused since the start."""
+        return self._sides.get(CHALLENGER)
+
+    def open(self) -> str | None:
+        """Load the challenger and begin: `refused` where what its source means now fails its self-test, else None."""
+        identity = self._challenge.source.find().identity
+        try:
+            self._sides[CHALLENGER] = LiveModel(self._challenge.source)
+        except GlintError as error:
+            self._refused = identity
+            LOG.error("%s: the champion is alone, until the challenger is not %s: %s", self._name, identity, error)
+            return "refused"
+        self.begin()
+        return None
+
+    def follow(self) -> str | None:
+        """Let the challenger follow its alias, as LiveModel.follow does; one that was refused begins with another."""
+        if self.challenger:
+            result = self.challenger.follow()
+        elif self._challenge.source.find().identity == self._refused:
+            result = None
+        else:
+            return self.open() or "swapped"
+        if result == "swapped":
+            self.begin()
+        return result
 
     def begin(self) -> None:
-        """Try the challenger, or another version of it, without what is known of those before."""
+        """Try the challenger, where there is one, or another version of it, without what is known of those before."""
         for took_s in self._took_s.values():
             took_s.clear()
-        self._trying = True
-        self._metrics.trying(self._name, True)
+        if self.challenger:
+            self._trying = True
+            self._metrics.trying(self._name, True)
 
     async def answer(self, data: bytes, top_k: int | None, key: bytes | None) -> Answered:
         """An image's answer by the side that `key`, or else the image, falls to.
@@ -122,7 +151,7 @@ class Contest:
         if self._trying and (why := self._reason()):
             self._trying = False
             self._metrics.trying(self._name, False)
-            identity = self.challenger.current.identity
+            identity = self._sides[CHALLENGER].current.identity
             LOG.error("%s: back to the champion alone, until the challenger is not %s: %s", self._name, identity, why)
 
     def _reason(self) -> str | None:

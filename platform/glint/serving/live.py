@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from glint.core.errors import GlintError
 from glint.core.outcome import Prediction
@@ -14,7 +14,7 @@ from glint.serving.explanations import Explanations
 from glint.vision.selftest import run_selftest
 
 if TYPE_CHECKING:
-    from glint.serving.sources import Source
+    from glint.serving.sources import Found, Source
     from glint.vision.predictor import Predictor
 
 LOG = logging.getLogger("glint.serving")
@@ -49,14 +49,38 @@ class Loaded:
         return Answered(prediction, self.predictor, timings_ms)
 
 
-class LiveModel:
-    """What a source means now. `current` is replaced as a whole; a request keeps what it began with, so none fails."""
+class LastServed(Protocol):
+    """What each NAME@ALIAS was when it last passed its self-test, for replicas to come."""
 
-    def __init__(self, source: Source) -> None:
+    def get(self, alias: str, /) -> Found | None:
+        """None where nothing is known."""
+
+    def __setitem__(self, alias: str, found: Found, /) -> None:
+        """Remember it in the stead of what was."""
+
+
+class LiveModel:
+    """What a source means now. `current` is replaced as a whole; a request keeps what it began with, so none fails.
+
+    Where an alias means what fails its self-test, the model begins with what `last_served` has of that alias: a replica
+    that starts now serves what those beside it stay at. Raises GlintError where there is no such thing.
+    """
+
+    def __init__(self, source: Source, last_served: LastServed | None = None) -> None:
         self.source = source
+        self._last_served = last_served if source.alias else None
+        self._alias = f"{source.name}@{source.alias}"
+        self.refused: str | None = None
+        """the identity that was refused last"""
         found = source.find()
-        self.current = _load(found.identity, found.open)
-        self._refused: str | None = None
+        try:
+            self._take(found)
+        except GlintError as error:
+            earlier = self._last_served.get(self._alias) if self._last_served is not None else None
+            if earlier is None or earlier.identity == found.identity:
+                raise
+            self._take(earlier)
+            self._refuse(found.identity, error)
 
     def follow(self) -> str | None:
         """Serve what the source means now: `swapped` or `refused`, None where that is what is served or was refused.
@@ -64,16 +88,24 @@ class LiveModel:
         Raises GlintError, or an error of the registry's, where the source does not say.
         """
         found = self.source.find()
-        if found.identity in (self.current.identity, self._refused):
+        if found.identity in (self.current.identity, self.refused):
             return None
         try:
-            self.current = _load(found.identity, found.open)
+            self._take(found)
         except GlintError as error:
-            self._refused = found.identity
-            LOG.error("%s stays at %s: %s", self.source.name, self.current.identity, error)
+            self._refuse(found.identity, error)
             return "refused"
         LOG.warning("%s is now %s", self.source.name, found.identity)
         return "swapped"
+
+    def _take(self, found: Found) -> None:
+        self.current = _load(found.identity, found.open)
+        if self._last_served is not None:
+            self._last_served[self._alias] = found
+
+    def _refuse(self, identity: str, error: GlintError) -> None:
+        self.refused = identity
+        LOG.error("%s stays at %s: %s", self.source.name, self.current.identity, error)
 
 
 def _load(identity: str, open_predictor: Callable[[], Predictor]) -> Loaded:

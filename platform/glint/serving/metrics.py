@@ -74,9 +74,10 @@ class Metrics:
 
     def serves(self, model: str, role: str, ref: ModelRef) -> None:
         """Say which version is the `champion` or the `challenger` from now on."""
-        if before := self._serving.get((model, role)):
+        before, now = self._serving.get((model, role)), (model, role, ref.version or "", ref.bundle)
+        if before and before != now:
             self._info.labels(*before).set(0)
-        self._serving[model, role] = now = (model, role, ref.version or "", ref.bundle)
+        self._serving[model, role] = now
         self._info.labels(*now).set(1)
 
     def swap(self, model: str, role: str, result: str) -> None:

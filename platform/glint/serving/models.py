@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from glint.core.errors import ImageError
 from glint.core.outcome import ModelRef, Prediction
 from glint.serving.contest import CHALLENGER, CHAMPION, Contest
-from glint.serving.live import Answered, LiveModel
+from glint.serving.live import Answered, LastServed, LiveModel
 from glint.serving.problems import ProblemError
 
 if TYPE_CHECKING:
@@ -24,17 +24,29 @@ LOG = logging.getLogger("glint.serving")
 class Models:
     """Answers for several models by name, on the threads of one classifier.
 
-    A request may name NAME, or one side of it as NAME@ALIAS or NAME/VERSION.
+    A request may name NAME, or one side of it as NAME@ALIAS or NAME/VERSION. Raises GlintError for a model that fails
+    its self-test, unless it has an alias of which `last_served` knows better; a challenger that fails is left out.
     """
 
-    def __init__(self, sources: Sequence[Source], classifier: Classifier, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        classifier: Classifier,
+        metrics: Metrics,
+        last_served: LastServed | None = None,
+    ) -> None:
         self._classifier, self._metrics = classifier, metrics
-        self._live = {source.name: LiveModel(source) for source in sources}
+        self._live = {source.name: LiveModel(source, last_served) for source in sources}
         self._contests = {
             source.name: Contest(self._live[source.name], source.challenge, classifier, metrics)
             for source in sources
             if source.challenge
         }
+        for name, live in self._live.items():
+            if live.refused:
+                metrics.swap(name, CHAMPION, "refused")
+        for name, contest in self._contests.items():
+            self._followed(name, CHALLENGER, contest.open)
         for name, role, live in self._sides():
             metrics.serves(name, role, live.current.predictor.model)
 
@@ -76,7 +88,8 @@ class Models:
     async def explain(self, name: str | None, model: ModelRef, data: bytes, label: str) -> str | None:
         """A PNG in base64 of where the model that answered looked; None where that cannot be told."""
         plain, live = self._named(name)
-        if (contest := self._contests.get(plain)) and contest.challenger.current.predictor.model == model:
+        contest = self._contests.get(plain)
+        if contest and contest.challenger and contest.challenger.current.predictor.model == model:
             live = contest.challenger
         return await self._classifier.run(live.current.explanations.explain, data, label)
 
@@ -108,22 +121,30 @@ class Models:
 
     def follow(self) -> None:
         """Let each model follow its alias once. What goes wrong leaves it as it is, and is counted and logged."""
+        for name, live in self._live.items():
+            contest = self._contests.get(name)
+            if self._followed(name, CHAMPION, live.follow) == "swapped" and contest:
+                contest.begin()
+            if contest:
+                self._followed(name, CHALLENGER, contest.follow)
         for name, role, live in self._sides():
-            try:
-                result = live.follow()
-            except Exception:
-                LOG.exception("%s: the alias of its %s cannot be followed", name, role)
-                result = "failed"
-            if result:
-                self._metrics.swap(name, role, result)
-                self._metrics.serves(name, role, live.current.predictor.model)
-            if result == "swapped" and name in self._contests:
-                self._contests[name].begin()
+            self._metrics.serves(name, role, live.current.predictor.model)
+
+    def _followed(self, name: str, role: str, follow: Callable[[], str | None]) -> str | None:
+        """What `follow` made of a side, `failed` where it raised; counted."""
+        try:
+            result = follow()
+        except Exception:
+            LOG.exception("%s: the alias of its %s cannot be followed", name, role)
+            result = "failed"
+        if result:
+            self._metrics.swap(name, role, result)
+        return result
 
     def _sides(self) -> Iterator[tuple[str, str, LiveModel]]:
         for name, live in self._live.items():
             yield name, CHAMPION, live
-            if contest := self._contests.get(name):
+            if (contest := self._contests.get(name)) and contest.challenger:
                 yield name, CHALLENGER, contest.challenger
 
     def _named(self, name: str | None) -> tuple[str, LiveModel]:

@@ -73,12 +73,13 @@ class Replica:
         keep_to_loopback()
         Path(os.environ[SHARED]).mkdir(parents=True, exist_ok=True)
         from glint.serving.classifier import Classifier
+        from glint.serving.last_served import RaysMemory
         from glint.serving.metrics import Metrics
         from glint.serving.models import Models
 
         self._serving = serving
         self._classifier = Classifier(serving.num_threads, serving.max_wait_s)
-        self._models = Models(sources, self._classifier, Metrics())
+        self._models = Models(sources, self._classifier, Metrics(), RaysMemory())
         self._num_replicas = _least_replicas(serving.num_replicas)
         self._stopped = threading.Event()
         threading.Thread(target=self._follow, name="follow", daemon=True).start()
