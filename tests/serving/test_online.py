@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import httpx
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 
 from glint.core.errors import GlintError
 from glint.serving.last_served import RaysMemory
-from glint.serving.online import free_port, start_online, stop_online
+from glint.serving.online import Serving, free_port, start_online, stop_online
 from glint.serving.sources import Found
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
@@ -88,10 +89,20 @@ def test_each_answer_has_a_request_id_of_the_callers_choice(server: httpx.Client
     assert server.get("/").headers["x-request-id"] != server.get("/").headers["x-request-id"]
 
 
-def test_another_address_of_a_running_serve_is_refused(server: httpx.Client, bundle: Bundle) -> None:
-    port = free_port("127.0.0.1", 0)
-    with pytest.raises(GlintError, match=f"nothing answers at --host 127.0.0.1 --port {port}"):
-        start_online(serving_sources([str(bundle.directory)], Settings()), port=port)
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"host": "localhost"}, "--host is localhost, but Serve runs on this Ray with host 127.0.0.1: name 127.0.0.1"),
+        ({"port": 1}, "--port is 1, but Serve runs on this Ray with port "),
+        ({"serving": Serving(request_timeout_s=7)}, "GLINT_SERVE_TIMEOUT_S is 7.0, but Serve runs on this Ray with"),
+    ],
+)
+def test_other_options_than_those_of_a_running_serve_are_refused(
+    server: httpx.Client, bundle: Bundle, serve_port: int, options: dict[str, Any], told: str
+) -> None:
+    """An open address must not be taken for a closed one, where nobody would be asked for a key."""
+    with pytest.raises(GlintError, match=told):
+        start_online(serving_sources([str(bundle.directory)], Settings()), **{"port": serve_port} | options)
     assert server.post("/v1/classify", content=stripes(8)).status_code == 200
 
 

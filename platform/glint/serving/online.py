@@ -19,6 +19,7 @@ import ray
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.config import BackpressureConfig, HTTPOptions
+from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig, ReplicaState
 
@@ -40,6 +41,8 @@ MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": str(32 * 2**20),
 }
 """Larger pieces, such as the pixels of large images, are the system's again as soon as they are freed."""
+HTTP_SETTINGS = {"--host": "host", "--port": "port", "GLINT_SERVE_TIMEOUT_S": "request_timeout_s"}
+"""What Serve must have been started with, and what it calls that."""
 MAX_ONGOING, MAX_QUEUED, TARGET_ONGOING = 512, 128, 8
 
 
@@ -130,7 +133,8 @@ def start_online(
 def start_proxy(host: str, port: int, logs: Path | None, request_timeout_s: float) -> tuple[int, LoggingConfig]:
     """Start Serve on the running Ray unless it runs: the port that it listens at, and how its applications log.
 
-    Raises GlintError when the address cannot be had.
+    Raises GlintError when the address cannot be had, and where Serve runs with other options than these: it keeps to
+    its own, and whether requests need keys is decided by `host`.
     """
     if not serve.status().proxies:
         port = free_port(host, port)
@@ -139,10 +143,21 @@ def start_proxy(host: str, port: int, logs: Path | None, request_timeout_s: floa
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False, logs_dir=logs_dir)
     http_options = HTTPOptions(host=host, port=port, request_timeout_s=request_timeout_s)
     serve.start(http_options=http_options, logging_config=quiet)
+    client = _get_global_client()
+    assert client is not None, "Serve has just been started"
+    _check_same(http_options, client.http_config)
     if _status(host, port, "/-/healthz") is None:
         where = "Serve runs on this Ray at another address; name that one"
         raise GlintError(f"nothing answers at --host {host} --port {port}: {where}")
     return port, quiet
+
+
+def _check_same(asked: HTTPOptions, running: HTTPOptions) -> None:
+    for setting, name in HTTP_SETTINGS.items():
+        wanted, found = getattr(asked, name), getattr(running, name)
+        if wanted != found:
+            choices = f"name {found}, or shut Serve down there first"
+            raise GlintError(f"{setting} is {wanted}, but Serve runs on this Ray with {name} {found}: {choices}")
 
 
 def address_of(host: str, port: int) -> str:
