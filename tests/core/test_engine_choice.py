@@ -22,6 +22,24 @@ def test_no_change_in_few_groups_is_no_proof() -> None:
         assert (trial.num_images, trial.num_changed) == (number, 0)
 
 
+@pytest.mark.parametrize(("num_changed", "exact"), [(0, 0.00918), (1, 0.01385), (2, 0.01794)])
+def test_few_changes_are_bound_as_exactly_as_none(num_changed: int, exact: float) -> None:
+    """Clopper and Pearson's upper ends for 400 groups of one image; the bootstrap says 0.75% for a single change."""
+    drawn, _ = bootstrap(groups(400))
+    bound = changed_bound(np.arange(400) < num_changed, drawn)
+    assert bound == pytest.approx(exact, abs=1e-5)
+
+
+def test_changes_in_one_group_count_as_one_group_and_no_fewer_images() -> None:
+    """Two of a lot's four images changed: 1 of 400 groups, 1.39%; all of eight lots: the bootstrap's 3.5% is more."""
+    lots = {"group": [f"lot {i // 4}" for i in range(1600)]}
+    drawn, _ = bootstrap(lots)
+    assert changed_bound(np.arange(1600) < 2, drawn) == pytest.approx(0.01385, abs=1e-5)
+    bound = changed_bound(np.arange(1600) < 32, drawn)
+    assert bound is not None
+    assert bound > 0.03
+
+
 @pytest.mark.parametrize(("number", "tried"), [(3, False), (367, False), (368, True)])
 def test_8_bits_are_tried_only_where_enough_could_be_shown(number: int, tried: bool) -> None:
     drawn, _ = bootstrap(groups(number))

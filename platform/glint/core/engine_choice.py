@@ -98,10 +98,12 @@ def judge_int8(changed: Array, bound: float | None, findings: list[Finding]) -> 
 def changed_bound(changed: Array, drawn: Bootstrap | None) -> float | None:
     """Upper end of the 95% interval of the share of `changed` images (N,), over groups; None without enough groups.
 
-    Never below what no change at all in as many groups would give: a percentile bootstrap of a few changes is surer
+    Never below the exact bound of the share of groups with any change: a percentile bootstrap of few changes is surer
     than that.
     """
     found = drawn.share(changed) if drawn else None
     if drawn is None or found is None:
         return None
-    return max(found.high, exact_interval(0, drawn.counts.shape[1]).high)
+    num_groups = drawn.counts.shape[1]
+    with_change = len(np.unique(drawn.codes[changed]))
+    return max(found.high, exact_interval(with_change, num_groups).high)
