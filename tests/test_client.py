@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from glint import AsyncClient, Client
-from glint.client import RefusedError, UnavailableError
+from glint.client import RefusedError, StrangerError, UnavailableError
 from glint.core.errors import GlintError
 
 ANSWER = {
@@ -89,9 +89,41 @@ def test_what_may_pass_is_tried_again(first: Any) -> None:
     assert len(seen) == 2
 
 
-def test_retry_after_is_waited_for(no_pauses: list[float]) -> None:
-    client(httpx.Response(503, headers={"retry-after": "3"}), ok())[0].classify(b"x")
-    assert 3 <= no_pauses[0] < 4
+@pytest.mark.parametrize(
+    "broken", [httpx.Response(502), httpx.Response(504), httpx.ReadError("reset"), httpx.ReadTimeout("60 s")]
+)
+def test_an_image_that_may_be_the_end_of_a_server_is_sent_once_more_and_not_again(broken: Any) -> None:
+    calling, seen = client(broken, httpx.Response(503), broken, ok())
+    with pytest.raises(UnavailableError):
+        calling.classify(b"x")
+    assert len(seen) == 3, "the 503 in between began nothing"
+
+
+def test_an_image_that_takes_too_long_is_not_sent_again() -> None:
+    calling, seen = client(problem(408, "timed_out"), ok())
+    with pytest.raises(UnavailableError, match="408: it is timed_out") as unavailable:
+        calling.classify(b"x")
+    assert (len(seen), unavailable.value.status) == (1, 408)
+
+
+@pytest.mark.parametrize("asked_s", [3, 60, 120])
+def test_retry_after_is_waited_for(no_pauses: list[float], asked_s: int) -> None:
+    client(httpx.Response(503, headers={"retry-after": str(asked_s)}), ok())[0].classify(b"x")
+    assert asked_s <= no_pauses[0] < asked_s + 1
+
+
+def test_a_server_that_asks_for_longer_than_anybody_waits_is_unavailable(no_pauses: list[float]) -> None:
+    calling, seen = client(httpx.Response(429, text="slowly", headers={"retry-after": "121"}), ok())
+    with pytest.raises(UnavailableError, match=r"429: slowly \(it asks to wait for 121 s; no more than 120 s"):
+        calling.classify(b"x")
+    assert (len(seen), no_pauses) == (1, [])
+
+
+@pytest.mark.parametrize("text", ["<html>welcome to nginx</html>", "{}", ""])
+def test_a_server_that_is_no_glint_is_a_mistake_told_in_one_line(text: str) -> None:
+    calling, _ = client(httpx.Response(200, text=text, headers={"content-type": "text/html"}))
+    with pytest.raises(StrangerError, match=r"answers at http://127.0.0.1:8000/v1/classify is no glint, by its text/h"):
+        calling.classify(b"x")
 
 
 def test_pauses_differ_by_chance(no_pauses: list[float]) -> None:

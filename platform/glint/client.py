@@ -4,7 +4,8 @@ with glint.Client("http://127.0.0.1:8000") as client:
     print(client.classify("board.jpg").label)
 
 Connections are kept and used again. Whatever a server may answer otherwise a moment later is tried again, with pauses
-that grow, differ by chance, and are no shorter than the Retry-After that the server asks for.
+that grow, differ by chance, and are no shorter than the Retry-After in seconds that the server asks for. An image that
+the server broke off at may be the end of it: it is sent once more at most. One that takes too long is not sent again.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from glint.batch_client import AsyncBatch, Batch
 from glint.core.errors import GlintError
@@ -28,10 +29,16 @@ Image = bytes | str | Path
 """Encoded bytes, a file, or the az:// address of a blob that the server reads itself."""
 Answer = TypeVar("Answer", bound=BaseModel)
 
-TRY_AGAIN = frozenset({408, 429, 502, 503, 504})
 NOTHING_DONE = frozenset({429, 503})
 """Answers of a server that has not begun with the request."""
+BROKEN_OFF = frozenset({502, 504})
+TIMED_OUT = 408
+UNCONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+MISUSED = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
+LONGEST_WAIT_S = 120
+"""A server that asks for more is not waited for."""
+Outcome = httpx.Response | httpx.TransportError
 MAX_CONNECTIONS = 64
 
 
@@ -54,11 +61,16 @@ class UnavailableError(Exception):
         self.request_id = request_id
 
 
+class StrangerError(GlintError):
+    """What answers at that address is no glint."""
+
+
 class Client:
     """Talks to the glint at `url`; safe to use from several threads.
 
     `key` is an API key or an Entra ID token, by default the one of GLINT_API_KEY. A request has `timeout_s` for each of
-    at most `max_attempts`. Methods raise RefusedError for what is the caller's to mend, UnavailableError otherwise.
+    at most `max_attempts`. Methods raise RefusedError for what is the caller's to mend, StrangerError where no glint
+    answers, UnavailableError otherwise.
     """
 
     def __init__(
@@ -114,14 +126,13 @@ class Client:
 
         What is not idempotent is tried again only where the server cannot have begun with it.
         """
-        for attempt in range(1, self._max_attempts + 1):
-            outcome = self._attempt(method, path, options)
-            if attempt == self._max_attempts or not _try_again(outcome, idempotent):
-                break
-            time.sleep(_pause_s(outcome, attempt))
-        return _successful(outcome)
+        outcomes = [self._attempt(method, path, options)]
+        while (pause_s := _pause_s(outcomes, idempotent, self._max_attempts)) is not None:
+            time.sleep(pause_s)
+            outcomes.append(self._attempt(method, path, options))
+        return _successful(outcomes[-1])
 
-    def _attempt(self, method: str, path: str, options: Mapping[str, Any]) -> httpx.Response | httpx.TransportError:
+    def _attempt(self, method: str, path: str, options: Mapping[str, Any]) -> Outcome:
         try:
             return self._http.request(method, path, **options)
         except httpx.TransportError as error:
@@ -177,16 +188,13 @@ class AsyncClient:
 
     async def request(self, method: str, path: str, *, idempotent: bool = True, **options: Any) -> httpx.Response:
         """As Client.request."""
-        for attempt in range(1, self._max_attempts + 1):
-            outcome = await self._attempt(method, path, options)
-            if attempt == self._max_attempts or not _try_again(outcome, idempotent):
-                break
-            await asyncio.sleep(_pause_s(outcome, attempt))
-        return _successful(outcome)
+        outcomes = [await self._attempt(method, path, options)]
+        while (pause_s := _pause_s(outcomes, idempotent, self._max_attempts)) is not None:
+            await asyncio.sleep(pause_s)
+            outcomes.append(await self._attempt(method, path, options))
+        return _successful(outcomes[-1])
 
-    async def _attempt(
-        self, method: str, path: str, options: Mapping[str, Any]
-    ) -> httpx.Response | httpx.TransportError:
+    async def _attempt(self, method: str, path: str, options: Mapping[str, Any]) -> Outcome:
         try:
             return await self._http.request(method, path, **options)
         except httpx.TransportError as error:
@@ -227,33 +235,55 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 def _parsed(response: httpx.Response, kind: type[Answer]) -> Answer:
-    return kind.model_validate_json(response.content)
+    try:
+        return kind.model_validate_json(response.content)
+    except ValidationError:
+        sort = response.headers.get("content-type", "no content type")
+        wanted = "name the address of a running `glint serve`"
+        raise StrangerError(f"what answers at {response.url} is no glint, by its {sort[:100]}: {wanted}") from None
 
 
-def _try_again(outcome: httpx.Response | httpx.TransportError, idempotent: bool) -> bool:
+def _pause_s(outcomes: Sequence[Outcome], idempotent: bool, max_attempts: int) -> float | None:
+    """Seconds until the next attempt, exponential with full jitter beyond what the server asks; None for no more."""
+    *before, latest = outcomes
+    asked_s = _asked_s(latest)
+    again = _undone(latest) or (idempotent and _broken_off(latest) and not any(map(_broken_off, before)))
+    if not again or len(outcomes) >= max_attempts or asked_s > LONGEST_WAIT_S:
+        return None
+    return asked_s + random.uniform(0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** len(outcomes)))
+
+
+def _undone(outcome: Outcome) -> bool:
+    """Whether the server has not begun with the request."""
     if isinstance(outcome, httpx.Response):
-        return outcome.status_code in (TRY_AGAIN if idempotent else NOTHING_DONE)
-    if isinstance(outcome, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
-        return False
-    return idempotent or isinstance(outcome, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+        return outcome.status_code in NOTHING_DONE
+    return isinstance(outcome, UNCONNECTED)
 
 
-def _pause_s(outcome: httpx.Response | httpx.TransportError, attempt: int) -> float:
-    """Exponential with full jitter, on top of what the server asks for."""
+def _broken_off(outcome: Outcome) -> bool:
+    """Whether the server may have begun, and did not end."""
+    if isinstance(outcome, httpx.Response):
+        return outcome.status_code in BROKEN_OFF
+    return not isinstance(outcome, (*UNCONNECTED, *MISUSED))
+
+
+def _asked_s(outcome: Outcome) -> int:
+    """What the server asks to be left alone for."""
     asked = outcome.headers.get("retry-after", "") if isinstance(outcome, httpx.Response) else ""
-    chance = random.uniform(0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt))
-    return chance + (min(float(asked), LONGEST_PAUSE_S) if asked.isdecimal() else 0)
+    return int(asked) if asked.isdecimal() else 0
 
 
-def _successful(outcome: httpx.Response | httpx.TransportError) -> httpx.Response:
+def _successful(outcome: Outcome) -> httpx.Response:
     if not isinstance(outcome, httpx.Response):
         raise UnavailableError(f"nothing answers: {str(outcome) or type(outcome).__name__}") from outcome
     if outcome.is_success:
         return outcome
     status, request_id = outcome.status_code, outcome.headers.get("x-request-id")
     detail, reason = _problem(outcome)
-    if status < 500 and status not in TRY_AGAIN:
+    if status < 500 and status not in (TIMED_OUT, *NOTHING_DONE):
         raise RefusedError(detail, status, reason, request_id)
+    if (asked_s := _asked_s(outcome)) > LONGEST_WAIT_S:
+        detail = f"{detail} (it asks to wait for {asked_s} s; no more than {LONGEST_WAIT_S} s are waited)"
     raise UnavailableError(f"{status}: {detail}", status, request_id)
 
 

@@ -1,5 +1,7 @@
 import json
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,27 @@ def test_a_server_that_is_not_there_is_a_mistake_told_in_one_line(
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         with pytest.raises(GlintError, match="is `glint serve` running there"):
             CliRunner().invoke(app, ["classify", str(tmp_path / "a.png"), "--url", url], catch_exceptions=False)
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """Welcomes whoever comes."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<html>welcome</html>")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_of_another_kind_is_a_mistake_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    with HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(GlintError, match=f"what answers at {url}/v1/classify is no glint, by its text/html"):
+            CliRunner().invoke(app, ["classify", str(tmp_path / "a.png"), "--url", url], catch_exceptions=False)
+        server.shutdown()
