@@ -12,12 +12,14 @@ import torch
 from PIL import Image
 
 from glint.adapters.images import Images
+from glint.core.errors import GlintError
 from glint.core.job import CHUNK_ROWS
 from glint.core.manifest import SCHEMA, write_manifest
 from glint.pipelines.batch import largest_first
 from glint.pipelines.scoring import Scorer
 from glint.vision.bundle import Bundle
 from glint.vision.predictor import Predictor
+from glint.vision.transforms import Loaded
 
 POISON = 255
 
@@ -54,6 +56,44 @@ def test_an_image_the_engine_fails_on_fails_alone(bundle: Bundle, tmp_path: Path
         if row.probabilities is not None:
             pixels = alone.prepare(Path(uri).read_bytes()).pixels
             np.testing.assert_allclose(row.probabilities, alone.score(pixels[None])[0], atol=1e-5)
+
+
+class Strange(Predictor):
+    """Raises what nobody foresaw: for black pictures when they are resized, for white ones in the engine."""
+
+    def prepare(self, data: bytes | memoryview) -> Loaded:
+        loaded = super().prepare(data)
+        if (loaded.pixels == 0).all():
+            raise ValueError("height and width must be > 0")
+        return loaded
+
+    def score(self, images: torch.Tensor) -> np.ndarray:
+        white = (images == POISON).flatten(1).all(1)
+        if white.any() and len(images) > 1:
+            raise ValueError("the engine takes no white")
+        scores = super().score(images).copy()
+        scores[white.numpy()] = np.nan
+        return scores
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_what_nobody_foresaw_in_one_image_is_its_outcome_alone(bundle: Bundle, tmp_path: Path, batch: int) -> None:
+    uris = pictures(tmp_path, [10, 0, POISON, 40])
+    strange = Scorer(lambda: Strange(bundle), Images())
+    strange._batch = batch
+    scored = strange.score(uris, [None] * len(uris))
+    assert [row.error.type if row.error else None for row in scored] == [None, "unexpected_error", "engine_error", None]
+    assert str(scored[1].error) == "ValueError: height and width must be > 0"
+    assert str(scored[2].error) == "the engine gave probabilities that are not finite"
+
+
+def test_a_mistake_of_the_settings_is_no_outcome(bundle: Bundle, tmp_path: Path) -> None:
+    class Unset(Images):
+        def read(self, uri: str, etag: str | None = None) -> bytes:
+            raise GlintError("GLINT_BLOB_ACCOUNT must be set")
+
+    with pytest.raises(GlintError, match="must be set"):
+        Scorer(lambda: Predictor(bundle), Unset()).score(pictures(tmp_path, [10, 20]), [None, None])
 
 
 def test_an_engine_that_fails_on_every_image_is_no_fault_of_theirs(bundle: Bundle, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Nothing but manifest rows goes in and nothing but results comes out: pixels neve
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -19,11 +20,15 @@ import numpy as np
 import torch
 
 from glint.adapters.images import Images
-from glint.core.errors import ImageError
+from glint.core.errors import GlintError, ImageError
 from glint.vision.predictor import Predictor, Preparer
 
 ENGINE_ERROR = "engine_error"
+UNEXPECTED = "unexpected_error"
 GPU_BATCH = 64
+NOT_FINITE = "the engine gave probabilities that are not finite"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -191,17 +196,25 @@ class Scorer(Decoder):
 
 
 def infer(predictor: Predictor, images: torch.Tensor) -> list[np.ndarray[Any, Any] | ImageError]:
-    """Probabilities (C,) of each image (N, C, S, S), or why the engine fails on it.
+    """Probabilities (C,) of each image (N, C, S, S), all of them finite, or why the engine fails on it.
 
     A batch that fails is halved until the image that it fails on stands alone.
     """
     try:
-        return list(predictor.score(images))
-    except RuntimeError as error:  # what PyTorch raises, whatever it is that goes wrong
+        return [row if np.isfinite(row).all() else _engine_error(NOT_FINITE) for row in predictor.score(images)]
+    except Exception as error:  # noqa: BLE001 - engines raise what they like; it becomes an outcome
         if len(images) == 1:
-            return [ImageError("failed", ENGINE_ERROR, str(error).partition("\n")[0][:500] or "the engine failed")]
+            return [_engine_error(_line(error) or "the engine failed")]
     half = len(images) // 2
     return [*infer(predictor, images[:half]), *infer(predictor, images[half:])]
+
+
+def _engine_error(said: str) -> ImageError:
+    return ImageError("failed", ENGINE_ERROR, said)
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:500]
 
 
 def num_cores() -> int:
@@ -214,6 +227,11 @@ def _guarded(work: Callable[[_Image], None], image: _Image) -> None:
         work(image)
     except ImageError as error:
         image.result(error)
+    except GlintError as mistake:
+        image.fail(mistake)
+    except Exception as error:  # what nobody foresaw in one image is no reason to lose the others
+        logger.warning("%s cannot be scored", image.uri, exc_info=True)
+        image.result(ImageError("failed", UNEXPECTED, f"{type(error).__name__}: {_line(error)}"))
     except BaseException as error:  # noqa: BLE001 - the edge of a thread: who waits for the image is told
         image.fail(error)
 
