@@ -151,6 +151,9 @@ def test_the_same_key_makes_the_same_job_and_no_other(client: httpx.Client, endp
         ({"uri": "file:///etc"}, "GLINT_BATCH_INPUTS allows"),
         ({"uri": "s3://images/line-4"}, "must be az://"),
         ({"uri": "images"}, "must be an absolute path"),
+        ({"uri": "/a\0b"}, "must not have a zero character"),
+        ({"uri": "file:///a%00b"}, "must not have a zero character"),
+        ({"uris": ["az://images/line-4/a\0.jpg"]}, "must not have a zero character"),
         ({"uris": ["az://images/line-4/a.jpg", "/etc/passwd"]}, "'/etc/passwd' is not within"),
         ({"uris": []}, "name either uri or uris"),
         ({"uri": "az://images/line-4", "uris": ["az://images/line-4/a.jpg"]}, "name either uri or uris"),
@@ -173,6 +176,11 @@ def test_only_allowed_webhooks_over_tls_are_taken(client: httpx.Client, endpoint
     for url, said in (
         ("https://elsewhere.example.com/x", "GLINT_WEBHOOK_HOSTS allows: hooks.example.com"),
         ("http://hooks.example.com/x", "must begin with https://"),
+        ("https://hooks.example.com:abc/x", "is no address"),
+        ("https://hooks.example.com:99999/x", "is no address"),
+        ("https://hooks.example.com/x\r\ny", "is no address: it has a blank or a control character"),
+        ("https://hooks.exam\tple.com/x", "is no address: it has a blank or a control character"),
+        ("https://[x", "is no address"),
     ):
         refused(client.post("endpoints/boards/jobs", json=asked | {"webhook": url}), 422, said)
     submitted(client, webhook="https://hooks.example.com/x")
@@ -200,7 +208,7 @@ def test_cancelling_stops_the_driver_and_leaves_what_was_done(
     client: httpx.Client, endpoint: str, store: SqliteStore, drivers: PlayedDrivers
 ) -> None:
     id = ended(client, store)
-    assert drivers.stopped == [f"glint-{id}-1"]
+    assert drivers.stopped == [client.get(f"jobs/{id}").json()["driver"]]
     progress = client.get(f"jobs/{id}/progress").json()
     assert (progress["status"], progress["done"], progress["num_images"]) == ("cancelled", 150, 500)
     assert len(client.get(f"jobs/{id}/results", params={"limit": 1000}).json()["outcomes"]) == 150
@@ -272,12 +280,16 @@ def test_a_job_that_runs_is_neither_deleted_nor_retried(client: httpx.Client, en
     refused(client.post(f"jobs/{id}/retry", json={}), 409, "cancel it first")
 
 
-def test_a_deleted_job_leaves_nothing(client: httpx.Client, endpoint: str, store: SqliteStore) -> None:
-    id = ended(client, store)
+def test_a_deleted_job_leaves_nothing(client: httpx.Client, endpoint: str, store: SqliteStore, tmp_path: Path) -> None:
+    id, bridge = ended(client, store), Bridge()
+    frozen = tmp_path / "jobs" / id / "manifest.parquet"
+    frozen.parent.mkdir(parents=True)
+    frozen.touch()
+    bridge.run(store.put_job(job(id, manifest=str(frozen))))
     assert client.delete(f"jobs/{id}").status_code == 204
     for path in ("", "/progress", "/logs", "/results", "/errors"):
         refused(client.get(f"jobs/{id}{path}"), 404, f"there is no job {id!r}")
-    bridge = Bridge()
+    assert list(frozen.parents[1].iterdir()) == []
     assert bridge.run(store.page(id)).outcomes == ()
     bridge.close()
 
@@ -292,7 +304,7 @@ def test_a_store_that_cannot_be_used_is_no_fault_of_the_caller(client: httpx.Cli
 
 def test_logs_are_those_of_the_latest_driver(client: httpx.Client, endpoint: str, drivers: PlayedDrivers) -> None:
     id = submitted(client)
-    drivers.printed[f"glint-{id}-1"] = "opening the model"
+    drivers.printed[client.get(f"jobs/{id}").json()["driver"]] = "opening the model"
     assert client.get(f"jobs/{id}/logs").json() == {"attempt": 1, "text": "opening the model"}
 
 

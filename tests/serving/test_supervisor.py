@@ -1,6 +1,7 @@
 """Supervision round by round: drivers are played, the store is a real one, and supervisors may be two."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -9,7 +10,7 @@ from tests.serving.drivers import PlayedDrivers
 
 from glint.adapters.sqlite_store import SqliteStore
 from glint.core.books import Books
-from glint.core.submission import JobInput, Submission
+from glint.core.submission import DriverStatus, JobInput, Submission
 from glint.serving.supervisor import Supervisor
 from glint.serving.webhook import SIGNATURE, TIMESTAMP, Webhook, signature
 
@@ -27,6 +28,7 @@ def submission(id: str, **changes: object) -> Submission:
         "model": "models:/boards/3",
         "input": JobInput(uri="az://images/line-4"),
         "request_digest": "d",
+        "created_at": datetime.fromtimestamp(0, UTC),
     }
     return Submission.model_validate(values | changes)
 
@@ -47,11 +49,11 @@ def test_drivers_start_in_turn_and_no_more_at_once_than_allowed(books: Books) ->
         supervisor = Supervisor(books, drivers, unheard, max_running=1)
         await supervisor.round()
         await supervisor.round()
-        assert drivers.submitted == [("glint-b-1", "b")]
+        assert drivers.submitted == [("glint-b-1-0", "b")]
         await books.change("b", lambda one: one.end("completed"))
-        drivers.statuses["glint-b-1"] = "succeeded"
+        drivers.statuses["glint-b-1-0"] = "succeeded"
         await supervisor.round()
-        assert drivers.submitted[1:] == [("glint-a-1", "a")]
+        assert drivers.submitted[1:] == [("glint-a-1-0", "a")]
 
     asyncio.run(play())
 
@@ -63,8 +65,8 @@ def test_a_driver_that_died_is_followed_by_as_many_as_are_allowed(books: Books) 
         supervisor = Supervisor(books, drivers, unheard)
         for attempt in (1, 2):
             await supervisor.round()
-            assert drivers.submitted[-1] == (f"glint-a-{attempt}", "a")
-            drivers.statuses[f"glint-a-{attempt}"] = "failed"
+            assert drivers.submitted[-1] == (f"glint-a-{attempt}-0", "a")
+            drivers.statuses[f"glint-a-{attempt}-0"] = "failed"
         await supervisor.round()
         found = await books.submission("a")
         assert found is not None
@@ -81,10 +83,21 @@ def test_a_second_supervisor_starts_nothing_twice(books: Books) -> None:
         drivers = PlayedDrivers()
         both = [Supervisor(books, drivers, unheard) for _ in range(2)]
         await rounds(*both)
-        drivers.statuses["glint-a-1"] = "failed"
+        drivers.statuses["glint-a-1-0"] = "failed"
         await rounds(*both)
         await rounds(*both)
-        assert drivers.submitted == [("glint-a-1", "a"), ("glint-a-2", "a")]
+        assert drivers.submitted == [("glint-a-1-0", "a"), ("glint-a-2-0", "a")]
+
+    asyncio.run(play())
+
+
+def test_an_id_that_is_used_again_has_nothing_to_do_with_the_drivers_of_its_former_life(books: Books) -> None:
+    async def play() -> None:
+        drivers = PlayedDrivers()
+        drivers.statuses["glint-a-1-0"] = "succeeded"
+        await books.put_submission(submission("a", created_at=datetime.fromtimestamp(1, UTC)))
+        await Supervisor(books, drivers, unheard).round()
+        assert drivers.submitted == [("glint-a-1-3e8", "a")]
 
     asyncio.run(play())
 
@@ -94,7 +107,7 @@ def test_what_a_ray_that_was_restarted_has_forgotten_is_started_again(books: Boo
         await books.put_submission(submission("a", status="running"))
         drivers = PlayedDrivers()
         await Supervisor(books, drivers, unheard).round()
-        assert drivers.submitted == [("glint-a-1", "a")]
+        assert drivers.submitted == [("glint-a-1-0", "a")]
 
     asyncio.run(play())
 
@@ -119,6 +132,30 @@ def test_a_webhook_is_told_once_with_a_signature_that_its_secret_makes(books: Bo
     assert b'"status":"completed"' in body
     assert heard[0].headers[SIGNATURE] == signature("s3cret", heard[0].headers[TIMESTAMP], body)
     assert heard[0].headers[SIGNATURE] != signature("other", heard[0].headers[TIMESTAMP], body)
+
+
+def test_what_one_submission_suffers_leaves_the_others_alone(books: Books) -> None:
+    class Troubled(PlayedDrivers):
+        def status(self, name: str) -> DriverStatus | None:
+            if name == "glint-b-1-0":
+                raise RuntimeError("nobody knows")
+            return super().status(name)
+
+        def submit(self, name: str, job_id: str) -> None:
+            if job_id == "c":
+                raise RuntimeError("no")
+            super().submit(name, job_id)
+
+    async def play() -> None:
+        await books.put_submission(submission("a", webhook="https://hooks.example.com:abc/x").end("completed"))
+        for id in ("b", "c", "d"):
+            await books.put_submission(submission(id))
+        drivers, webhook = Troubled(), Webhook("s3cret", httpx.MockTransport(lambda request: httpx.Response(204)))
+        await Supervisor(books, drivers, webhook.notify, max_running=2).round()
+        assert drivers.submitted == [("glint-d-1-0", "d")]  # b may run, for all that is known
+        assert {one.id: one.notices for one in await books.open_submissions()} == {"a": 1, "b": 0, "c": 0, "d": 0}
+
+    asyncio.run(play())
 
 
 def test_a_webhook_that_refuses_is_told_again_later(books: Books) -> None:

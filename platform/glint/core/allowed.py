@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from glint.core.errors import GlintError
 
 REGISTERED = "models:/"
+DELETE = 127
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,13 @@ class Allowed:
 
     def check_webhook(self, url: str) -> None:
         """An address of one of the hosts: https, or http on this machine."""
-        parts = urlsplit(url)
-        host = parts.hostname or ""
+        try:
+            if any(ord(character) <= ord(" ") or ord(character) == DELETE for character in url):
+                raise ValueError("it has a blank or a control character")  # some of which urlsplit takes out unsaid
+            parts = urlsplit(url)
+            host, _ = parts.hostname or "", parts.port
+        except ValueError as error:
+            raise GlintError(f"webhook {url!r} is no address: {error}") from None
         if parts.scheme != "https" and not (parts.scheme == "http" and host in ("127.0.0.1", "localhost")):
             raise GlintError(f"webhook {url!r} must begin with https://")
         if host not in self.webhook_hosts:
@@ -58,6 +64,8 @@ def listed(setting: str) -> tuple[str, ...]:
 
 def _place(uri: str, what: str = "input") -> str:
     """One spelling for each place: az:// addresses as they are, files as their real path."""
+    if "\0" in uri or (uri.startswith("file://") and "%00" in uri):
+        raise GlintError(f"{what} {uri!r} must not have a zero character in it")
     if uri.startswith("az://"):
         if any(part in (".", "..") for part in uri.split("/")):
             raise GlintError(f"{what} {uri!r} must not have . or .. in it")

@@ -67,6 +67,7 @@ class JobAnswer(BaseModel):
     priority: int
     attempt: int
     max_attempts: int
+    driver: str = Field(description="what Ray calls the driver of this attempt")
     error: str | None
     created_at: datetime
     started_at: datetime | None
@@ -131,6 +132,12 @@ class Logs(BaseModel):
     text: str
 
 
+def driver_name(submission: Submission) -> str:
+    """What Ray calls the present attempt's driver: another name when an id is used again after its job was deleted."""
+    return f"{submission.driver}-{round(submission.created_at.timestamp() * 1000):x}"
+
+
 def job_answer(submission: Submission) -> JobAnswer:
     """The submission as callers see it."""
-    return JobAnswer(**{name: getattr(submission, name) for name in JobAnswer.model_fields})
+    told = {name: getattr(submission, name) for name in JobAnswer.model_fields if name != "driver"}
+    return JobAnswer(**told, driver=driver_name(submission))

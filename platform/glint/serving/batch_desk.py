@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable, Collection
+from pathlib import Path
 
 from glint.core.allowed import Allowed
 from glint.core.books import Books
 from glint.core.endpoint import Deployment, Endpoint
 from glint.core.errors import ConflictError, GlintError, MissingError
-from glint.core.job import Totals
+from glint.core.job import Job, Totals
 from glint.core.job_options import job_options
 from glint.core.names import check_name
 from glint.core.outcome import STATUSES, Outcome
 from glint.core.stores import ABSENT, EVERY, OutcomeFilter, ResultStore, outcome_pages
 from glint.core.submission import Drivers, Submission, request_digest, submission_id
-from glint.serving.batch_answers import ErrorGroup, Errors, JobProgress, JobRequest, NewEndpoint, Retry
+from glint.serving.batch_answers import ErrorGroup, Errors, JobProgress, JobRequest, NewEndpoint, Retry, driver_name
 
 MAX_ERRORS = 20_000
 MAX_EXAMPLES = 3
@@ -133,7 +135,7 @@ class Desk:
         if after is None:
             raise MissingError(f"there is no job {id!r}")
         if after.status == "cancelled":
-            await asyncio.to_thread(self._drivers.stop, after.driver)
+            await asyncio.to_thread(self._drivers.stop, driver_name(after))
         return after
 
     async def retry(self, id: str, asked: Retry) -> Submission:
@@ -154,9 +156,12 @@ class Desk:
         return again
 
     async def delete_job(self, id: str) -> None:
-        """Without the job, its outcomes and its place in the books; ConflictError for one that has not ended."""
+        """Without the job, its outcomes, files and place in the books; ConflictError for one that has not ended."""
         await self._ended(id)
+        job = await self.store.get_job(id)
         await self.store.delete_job(id)
+        if job is not None:
+            await asyncio.to_thread(_remove_files, job)
         await self.books.delete_submission(id)
 
     async def _ended(self, id: str) -> Submission:
@@ -168,7 +173,7 @@ class Desk:
     async def logs(self, id: str) -> tuple[int, str]:
         """The latest attempt and what its driver has printed."""
         submission = await self.job(id)
-        return submission.attempt, await asyncio.to_thread(self._drivers.logs, submission.driver)
+        return submission.attempt, await asyncio.to_thread(self._drivers.logs, driver_name(submission))
 
     async def progress(self, id: str) -> JobProgress:
         """Sums over the chunks that stand."""
@@ -215,6 +220,13 @@ class Desk:
         """The statuses other than ok that the job has, by its chunks."""
         found = {status async for chunk in self.store.chunks(id) for status in chunk.statuses}
         return [status for status in STATUSES if status in found and status != "ok"]
+
+
+def _remove_files(job: Job) -> None:
+    """The folder jobs/ID with the frozen input; what cannot be removed stays, unused by a job of the same id."""
+    folder = Path(job.manifest).parent
+    if folder.parts[-2:] == ("jobs", job.id):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _group(key: tuple[str, str], count: int, outcomes: list[Outcome]) -> ErrorGroup:

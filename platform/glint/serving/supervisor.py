@@ -15,6 +15,7 @@ from functools import partial
 
 from glint.core.books import Books
 from glint.core.submission import ALIVE, Drivers, Submission, in_turn
+from glint.serving.batch_answers import driver_name
 
 Notify = Callable[[Submission], Awaitable[bool]]
 """Tells a submission's webhook of its end; whether it was taken."""
@@ -44,24 +45,40 @@ class Supervisor:
             await asyncio.sleep(ROUND_S)
 
     async def round(self) -> None:
-        """Look at every open submission once."""
+        """Look at every open submission once; the trouble that one makes is logged and leaves the others alone."""
         waiting, running = [], 0
         for submission in await self.books.open_submissions():
-            if submission.ended:
-                await self._tell(submission)
+            try:
+                after = await self._look(submission)
+            except Exception:
+                logger.exception("job %s could not be looked at; the next round tries again", submission.id)
+                running += not submission.ended  # as it may be
                 continue
-            # In this order: a driver that has ended has written its last word before.
-            status = await asyncio.to_thread(self.drivers.status, submission.driver)
-            if status in ALIVE:
-                running += 1
-                continue
-            after: Submission | None = submission
-            if status is not None:
-                after = await self.books.change(submission.id, partial(bury, driver=submission.driver))
-            if after is not None and not after.ended:
+            running += after is True
+            if isinstance(after, Submission):
                 waiting.append(after)
-        for submission in in_turn(waiting)[: max(0, self.max_running - running)]:
-            await asyncio.to_thread(self.drivers.submit, submission.driver, submission.id)
+        for submission in in_turn(waiting):
+            if running >= self.max_running:
+                break
+            try:
+                await asyncio.to_thread(self.drivers.submit, driver_name(submission), submission.id)
+                running += 1
+            except Exception:
+                logger.exception("job %s could not be started; the next round tries again", submission.id)
+
+    async def _look(self, submission: Submission) -> Submission | bool:
+        """Whether its driver lives, or the submission where it waits for one."""
+        if submission.ended:
+            await self._tell(submission)
+            return False
+        # In this order: a driver that has ended has written its last word before.
+        status = await asyncio.to_thread(self.drivers.status, driver_name(submission))
+        if status in ALIVE:
+            return True
+        after: Submission | None = submission
+        if status is not None:
+            after = await self.books.change(submission.id, partial(bury, driver=driver_name(submission)))
+        return after if after is not None and not after.ended else False
 
     async def _tell(self, submission: Submission) -> None:
         """Tell the webhook, with pauses that double, until it has taken it or was told often enough."""
@@ -76,7 +93,7 @@ class Supervisor:
 
 def bury(submission: Submission, driver: str) -> Submission | None:
     """A submission whose driver has died: queued for the next attempt, or failed; None where it is not its driver."""
-    if submission.ended or submission.driver != driver:
+    if submission.ended or driver_name(submission) != driver:
         return None
     attempts = submission.attempt - submission.first_attempt + 1
     if attempts >= submission.max_attempts:

@@ -33,7 +33,7 @@ class Webhook:
         try:
             async with httpx.AsyncClient(timeout=TIMEOUT_S, transport=self._transport, trust_env=False) as client:
                 answer = await client.post(submission.webhook, content=body, headers=headers)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             logger.warning("the webhook of job %s does not answer: %s", submission.id, error)
             return False
         if not answer.is_success:
