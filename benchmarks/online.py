@@ -161,6 +161,7 @@ def sides(scratch: Path, settings: Settings, model: str, bundle: Path, image: by
     serve = [str(python), "-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local"]
     serve += ["--port", str(port), "--workers", str(CORES)]
     tracking = {"MLFLOW_TRACKING_URI": settings.tracking_uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    tracking["PATH"] = f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"  # it starts uvicorn by its name
     split_body = json.dumps({"dataframe_split": split}).encode()
     yield Side("mlflow", serve, "/invocations", split_body, "application/json", tracking)
 
