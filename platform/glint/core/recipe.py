@@ -151,6 +151,11 @@ class Recipe(_Section):
         return self
 
     @property
+    def num_views(self) -> int:
+        """Views of an image that go through the network together where it is judged."""
+        return 8 if self.views == "dihedral" else 1
+
+    @property
     def digest(self) -> str:
         """What identifies this recipe, whatever the order of its keys in the file."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]

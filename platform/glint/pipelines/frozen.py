@@ -16,12 +16,14 @@ from torch import nn
 from glint.core.errors import GlintError
 from glint.pipelines.gathering import gather_rows
 from glint.pipelines.loading import Augment, Batch, image_batches, image_stream, iter_numpy
+from glint.pipelines.share import Share
 from glint.pipelines.targets import target_array
 
 if TYPE_CHECKING:
     from glint.pipelines.learner import Learner
 
 FEATURE_BATCH = 64
+"""Images through the backbone at a time, at most; fewer where a step goes through it in smaller parts."""
 
 
 def train_head(learner: Learner) -> float:
@@ -70,29 +72,39 @@ def cached_features(learner: Learner, view: int) -> np.ndarray[Any, Any]:
 
 def _view(learner: Learner, view: int) -> Iterator[Batch]:
     plan = learner.plan
-    share = replace(learner.val_share, num_rows=plan.train.num_rows)
+    share, size = replace(learner.val_share, num_rows=plan.train.num_rows), min(FEATURE_BATCH, learner.part)
     if view == 0:
-        return image_batches(plan.train, share, plan.load, FEATURE_BATCH, plan.train_cache)
+        return image_batches(plan.train, share, plan.load, size, plan.train_cache)
     augment: Any = Augment(plan.recipe.augmentation, plan.recipe.seed)
     stream = image_stream(plan.train, share, plan.load, range(view, view + 1), plan.train_cache)
-    return iter_numpy(stream.map_batches(augment, batch_size=None, batch_format="numpy"), FEATURE_BATCH)
+    return iter_numpy(stream.map_batches(augment, batch_size=None, batch_format="numpy"), size)
 
 
 def _fit(learner: Learner, classifier: nn.Linear, views: np.ndarray[Any, Any]) -> float:
-    """Train on features (K, N, D): in each epoch, every image by one of its views."""
+    """Train on features (K, N, D): in each epoch, every image by one of its views.
+
+    A view that could not be read, where the image as it is could, is replaced by that one.
+    """
     settings, device = learner.plan.recipe.frozen, learner.device
     readable = np.flatnonzero(~np.isnan(views[0]).any(1))
-    features = torch.from_numpy(views[:, readable]).to(device)
-    targets = torch.from_numpy(target_array(learner.plan.train)[readable]).to(device)
+    views = views[:, readable]
+    for view in views[1:]:
+        lost = np.isnan(view).any(1)
+        view[lost] = views[0, lost]
+    features = torch.from_numpy(views).to(device)
+    truth = target_array(learner.plan.train)[readable]
+    targets = torch.from_numpy(truth).to(device)
     optimizer = create_optimizer_v2(classifier, opt="adamw", lr=settings.lr, weight_decay=settings.weight_decay)
     steps = -(-len(readable) // settings.batch_size)
     schedule = CosineLRScheduler(optimizer, t_initial=settings.epochs * steps, t_in_epochs=False)
     generator = np.random.default_rng((learner.plan.recipe.seed, len(readable)))
+    share = Share(len(readable), seed=learner.plan.recipe.seed, balanced=True)
     total = 0.0
     for epoch in range(settings.epochs):
         chosen = generator.integers(len(views), size=len(readable))
         total = 0.0
-        for step, rows in enumerate(np.array_split(generator.permutation(len(readable)), steps)):
+        order = share.rows(epoch, truth) if learner.share.balanced else generator.permutation(len(readable))
+        for step, rows in enumerate(np.array_split(order, steps)):
             losses = learner.losses(classifier(features[chosen[rows], rows].float()), targets[rows])
             optimizer.zero_grad()
             losses.mean().backward()

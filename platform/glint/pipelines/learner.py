@@ -115,6 +115,11 @@ class Learner:
         return self.average.module if self.average else self.network
 
     @property
+    def part(self) -> int:
+        """Images of this rank that go through the network at a time."""
+        return max(1, self.share.local_batch // self.plan.accumulate)
+
+    @property
     def finished(self) -> bool:
         """Whether the recipe's patience is at its end."""
         patience = self.plan.recipe.optimisation.patience

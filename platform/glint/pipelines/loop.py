@@ -66,8 +66,9 @@ def validate(learner: Learner) -> np.ndarray[Any, Any]:
     """The logits (N, C) of all validation images in the order of their table; NaN for those that cannot be read."""
     plan = learner.plan
     model = with_views(learner.judged, plan.recipe.views).eval()
+    size = max(1, learner.part // plan.recipe.num_views)
     logits = [np.zeros((0, len(plan.classes)), dtype=np.float32)]
-    for batch in image_batches(plan.val, learner.val_share, plan.load, learner.share.local_batch, plan.val_cache):
+    for batch in image_batches(plan.val, learner.val_share, plan.load, size, plan.val_cache):
         good = learner.note_errors(batch)
         with learner.autocast():
             found = model(learner.pixels(batch)).float().cpu().numpy()
