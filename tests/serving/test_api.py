@@ -289,6 +289,33 @@ def test_json_brings_images_in_base64(client: TestClient) -> None:
     assert both["results"][1]["error"]["type"] == "empty"
 
 
+@pytest.mark.parametrize("given", ["form", "json", "v2"])
+def test_large_bodies_are_parsed_off_the_event_loop(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    threads: list[str] = []
+    to_thread = asyncio.to_thread
+
+    async def noted(work: Any, *arguments: Any) -> Any:
+        threads.append(given)
+        return await to_thread(work, *arguments)
+
+    monkeypatch.setattr("asyncio.to_thread", noted)
+    image = base64.b64encode(picture()).decode()
+    tensor = {"name": "image", "shape": [2], "datatype": "BYTES", "data": [image, image]}
+    questions: dict[str, tuple[str, dict[str, Any]]] = {
+        "form": ("/v1/classify", {"files": [("image", picture()), ("image", picture())]}),
+        "json": ("/v1/classify", {"json": {"images": [{"image": image}] * 2}}),
+        "v2": ("/v2/models/boards/infer", {"json": {"inputs": [tensor]}}),
+    }
+    url, body = questions[given]
+    small = client.post(url, **body)
+    assert (small.status_code, threads) == (200, [])
+    monkeypatch.setattr("glint.serving.bodies.LARGE_BODY", 100)
+    large = client.post(url, **body)
+    assert (large.json(), threads) == (small.json(), [given])
+
+
 @pytest.mark.parametrize(
     "body", [{}, [], {"image": "%%"}, {"image": "", "uri": "az://a/b"}, {"images": []}, {"picture": "x"}]
 )

@@ -3,6 +3,7 @@ import io
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from glint.serving.online import free_port
+from glint.serving.problems import ProblemError
+from glint.serving.protocol import read_request
 from glint.vision.predictor import Predictor
 
 
@@ -114,6 +117,22 @@ def test_tensors_that_are_not_as_described_are_problems(api: FastAPI, change: di
     response = TestClient(api).post("/v2/models/boards/infer", json={"inputs": [given]})
     assert (response.status_code, response.json()["reason"]) == (422, reason)
     assert response.json()["error"] == response.json()["detail"]
+
+
+def test_no_more_elements_are_looked_at_than_a_request_may_have() -> None:
+    """16 million of no bytes each would keep everybody waiting for seconds."""
+    head = b'{"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": 1}}]}'
+    began = time.process_time()
+    with pytest.raises(ProblemError, match="for 33 or more"):
+        read_request(head + bytes(64_000_000), str(len(head)))
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(("data", "reason"), [([""] * 33, "invalid_body"), ([[""] * 34], "invalid_shape")])
+def test_too_many_images_in_base64_are_a_problem(api: FastAPI, data: list[Any], reason: str) -> None:
+    given = {"name": "image", "shape": [33], "datatype": "BYTES", "data": data}
+    response = TestClient(api).post("/v2/models/boards/infer", json={"inputs": [given]})
+    assert (response.status_code, response.json()["reason"]) == (422, reason)
 
 
 @pytest.mark.parametrize("header", ["-1", "99999999", "many"])

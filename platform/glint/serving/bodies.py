@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
@@ -20,6 +20,9 @@ RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded"
 """Content types that say nothing of the body. The last is what `curl --data-binary` sends unless told otherwise."""
 FORM, JSON = "multipart/form-data", "application/json"
 MAX_IMAGES = 32
+LARGE_BODY = 1_000_000
+"""Bytes of a body from which on others' requests would notice that it is parsed."""
+Parsed = TypeVar("Parsed")
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,16 @@ async def read_images(request: Request, limits: BodyLimits) -> tuple[list[Sent],
         raise ProblemError(415, "content_type", f"{wanted}, got {kind[:100]!r}")
     body = await read_body(request, limits)
     if kind == FORM:
-        return await _files(request, body)
-    return _from_json(body) if kind == JSON else ([Sent(data=body)], False)
+        files = _files(request, body)
+        return await (files if len(body) < LARGE_BODY else asyncio.to_thread(asyncio.run, files))
+    return await parsed(_from_json, body) if kind == JSON else ([Sent(data=body)], False)
+
+
+async def parsed(parse: Callable[..., Parsed], body: bytes, *arguments: Any) -> Parsed:
+    """What `parse` makes of a body, in a thread where that may take long."""
+    if len(body) < LARGE_BODY:
+        return parse(body, *arguments)
+    return await asyncio.to_thread(parse, body, *arguments)
 
 
 async def read_body(request: Request, limits: BodyLimits) -> bytes:

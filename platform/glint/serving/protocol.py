@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,9 @@ class Tensor(BaseModel):
     shape: list[int] = Field(min_length=1, max_length=2)
     datatype: str
     parameters: dict[str, Any] = Field(default_factory=dict)
-    data: list[Any] | None = Field(default=None, description="each image in base64, where it is not binary data")
+    data: list[Any] | None = Field(
+        default=None, max_length=MAX_IMAGES, description="each image in base64, where it is not binary data"
+    )
 
 
 class WantedOutput(BaseModel):
@@ -87,7 +90,8 @@ def read_request(body: bytes, header: str | None) -> tuple[InferRequest, list[by
         [tensor.shape[0], 1],
     ):
         wanted = f"the shape must be [N] or [N, 1] for N images, 1 to {MAX_IMAGES}"
-        raise ProblemError(422, "invalid_shape", f"{wanted}, got {tensor.shape} for {len(images)}")
+        number = f"{len(images)}{' or more' * (len(images) > MAX_IMAGES)}"
+        raise ProblemError(422, "invalid_shape", f"{wanted}, got {tensor.shape} for {number}")
     return asked, images
 
 
@@ -123,9 +127,10 @@ def _output(name: str, values: Values, raw: list[bytes] | None) -> OutputTensor:
 
 
 def _binary(data: bytes) -> list[bytes]:
-    """Elements, each after its length in 4 bytes."""
-    images, at = [], 0
-    while at < len(data):
+    """Elements, each after its length in 4 bytes; of too many the first MAX_IMAGES + 1."""
+    images: list[bytes] = []
+    at = 0
+    while at < len(data) and len(images) <= MAX_IMAGES:
         size = int.from_bytes(data[at : at + 4], "little")
         if at + 4 + size > len(data):
             raise ProblemError(400, "bad_tensor", "the tensor's bytes end before its last element does")
@@ -135,5 +140,6 @@ def _binary(data: bytes) -> list[bytes]:
 
 
 def _plain(tensor: Tensor) -> list[bytes]:
-    data = [each for one in tensor.data or [] for each in (one if isinstance(one, list) else [one])]
-    return [from_base64(str(one), f"inputs.0.data.{at}") for at, one in enumerate(data)]
+    """Elements, in rows or not; of too many the first MAX_IMAGES + 1."""
+    data = (each for one in tensor.data or [] for each in (one if isinstance(one, list) else [one]))
+    return [from_base64(str(one), f"inputs.0.data.{at}") for at, one in enumerate(islice(data, MAX_IMAGES + 1))]

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from glint import __version__
 from glint.serving.answering import Answering
-from glint.serving.bodies import BodyLimits, read_body
+from glint.serving.bodies import BodyLimits, parsed, read_body
 from glint.serving.problems import ProblemError, problem_responses
 from glint.serving.protocol import (
     HEADER,
@@ -104,7 +104,7 @@ def protocol_v2(models: Answering, limits: BodyLimits) -> APIRouter:
     async def infer(request: Request, name: Name, version: str | None = None) -> Response:
         asked_for = _asked_for(models, name, version)
         models.check_room()
-        asked, images = read_request(await read_body(request, limits), request.headers.get(HEADER))
+        asked, images = await parsed(read_request, await read_body(request, limits), request.headers.get(HEADER))
         answers = await asyncio.gather(*(models.probabilities(asked_for, image, images[0]) for image in images))
         tensors: dict[str, Values] = {
             "probabilities": np.array([shares for _, _, shares in answers], dtype=np.float32),
