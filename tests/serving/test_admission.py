@@ -22,6 +22,15 @@ def test_what_would_wait_too_long_is_refused_until_there_is_room(clock: list[flo
         admission.check()  # one is ahead: 1.5 s
 
 
+def test_images_of_one_request_are_not_ahead_of_one_another(clock: list[float]) -> None:
+    admission = Admission(num_threads=1, max_wait_s=2)
+    with admission.at_work():
+        clock[0] += 10
+    admission.check()
+    with admission.admitted(), admission.admitted(), pytest.raises(ProblemError):
+        admission.check()
+
+
 def test_fast_images_may_queue_in_numbers_that_slow_ones_may_not(clock: list[float]) -> None:
     admission = Admission(num_threads=2, max_wait_s=1)
     with admission.at_work():

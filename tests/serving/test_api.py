@@ -1,7 +1,9 @@
 import asyncio
 import base64
 import io
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,13 @@ from glint.adapters.images import Images
 from glint.serving.api import create_app
 from glint.serving.bodies import BodyLimits
 from glint.serving.classifier import Classifier
+from glint.serving.explanations import Explanations
 from glint.serving.metrics import Metrics
 from glint.serving.models import Models
 from glint.serving.sources import Found, Source
 from glint.serving.uris import AllowedUris
+from glint.vision.bundle import Bundle
+from glint.vision.explain import Explainer
 from glint.vision.predictor import Predictor
 
 MAX_BYTES = 100_000
@@ -219,6 +224,84 @@ def test_our_own_mistake_tells_nothing_of_the_inside(predictor: Predictor) -> No
     response = client.post("/v1/classify", content=picture(), headers={"x-request-id": "abc"})
     assert "abc" in problem(response, 500, "internal_error")
     assert "secret" not in response.text
+
+
+class Slow(Predictor):
+    """Takes longer for an image than any may wait."""
+
+    def prepare(self, data: bytes | memoryview) -> Any:
+        time.sleep(0.05)
+        return super().prepare(data)
+
+
+class Fragile(Predictor):
+    """Its engine fails on tall pictures."""
+
+    def prepare(self, data: bytes | memoryview) -> Any:
+        prepared = super().prepare(data)
+        if prepared.height > prepared.width:
+            raise RuntimeError("a secret of the inside")
+        return prepared
+
+
+def asked_of(predictor: Predictor, max_wait_s: float = 60) -> TestClient:
+    source = Source("boards", lambda: Found("3", lambda: predictor))
+    models = Models([source], Classifier(1, max_wait_s), Metrics())
+    return TestClient(create_app(models, BodyLimits(), AllowedUris(Images(), ())), raise_server_exceptions=False)
+
+
+def test_an_idle_server_refuses_no_image_for_the_others_of_its_request(bundle: Bundle) -> None:
+    client = asked_of(Slow(bundle), max_wait_s=0.01)
+    for _ in range(2):
+        results = client.post("/v1/classify", files=[("image", picture())] * 8).json()["results"]
+        assert [one["error"] for one in results] == [None] * 8
+    tensor = {"name": "image", "shape": [8], "datatype": "BYTES", "data": [base64.b64encode(picture()).decode()] * 8}
+    assert client.post("/v2/models/boards/infer", json={"inputs": [tensor]}).status_code == 200
+
+
+def test_a_request_is_refused_as_a_whole_and_counted(bundle: Bundle) -> None:
+    client = asked_of(Slow(bundle), max_wait_s=0.01)
+    client.post("/v1/classify", content=picture())
+    with ThreadPoolExecutor(3) as callers:
+        files = [("image", picture())] * 4
+        answers = list(callers.map(lambda _: client.post("/v1/classify", files=files), range(3)))
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert 'glint_images_total{model="boards",outcome="overloaded"}' in client.get("/metrics").text
+
+
+def test_our_own_mistake_with_one_image_leaves_the_others_their_answers(
+    bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = [("image", picture()), ("image", picture(size=(32, 48)))]
+    good, failed = asked_of(Fragile(bundle)).post("/v1/classify", files=files).json()["results"]
+    assert (good["error"], failed["error"]["type"]) == (None, "internal_error")
+    assert "secret" not in failed["error"]["message"]
+    assert "a secret of the inside" in caplog.text
+
+
+def test_explanations_count_as_work_and_load_their_network_once(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier, predictor, loaded = Classifier(4), Predictor(bundle), []
+    began: set[int] = set()
+
+    def load(given: Bundle) -> Explainer:
+        loaded.append(given)
+        began.update(classifier._began)
+        time.sleep(0.05)
+        return Explainer(given)
+
+    monkeypatch.setattr("glint.serving.explanations.Explainer", load)
+    explanations = Explanations(predictor)
+
+    async def explain() -> list[str | None]:
+        return await asyncio.gather(*(classifier.run(explanations.explain, picture(), "good") for _ in range(4)))
+
+    assert all(asyncio.run(explain()))
+    assert len(loaded) == 1
+    assert began, "a thread that hangs there would be noticed"
+    assert classifier._began == {}
+    assert classifier.admission._mean_s > 0.04
 
 
 def test_model_page_says_what_is_served(client: TestClient, predictor: Predictor) -> None:

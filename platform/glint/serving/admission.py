@@ -26,7 +26,6 @@ class Admission:
         self._lock = threading.Lock()
         self._mean_s = 0.0
         self.pending = 0
-        self.num_shed = 0
 
     @property
     def expected_wait_s(self) -> float:
@@ -43,15 +42,13 @@ class Admission:
         """Raise ProblemError 503 where an image that came now would wait too long."""
         wait_s = self.expected_wait_s
         if wait_s > self._max_wait_s:
-            self.num_shed += 1
             after_s = max(1, math.ceil(wait_s - self._max_wait_s))
             message = f"an image would wait {wait_s:.1f} s, which is too long; try again after {after_s} s"
             raise ProblemError(503, "overloaded", message, {"Retry-After": str(after_s)})
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
-        """While an image is waiting and worked on; raises as `check` does."""
-        self.check()
+        """While an image is waiting and worked on, whose request `check` has let in."""
         with self._lock:
             self.pending += 1
         try:

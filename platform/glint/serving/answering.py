@@ -20,8 +20,11 @@ class Answering(Protocol):
     def describe(self, name: str | None) -> tuple[ModelRef, tuple[str, ...]]:
         """A model and its classes."""
 
-    def check_room(self) -> None:
-        """Raise ProblemError 503 where an image that came now would wait for too long."""
+    def check_room(self, name: str | None) -> None:
+        """Raise ProblemError 503 where an image that came now would wait for too long; to be asked once a request.
+
+        The other methods refuse no image for the load.
+        """
 
     async def classify(
         self, name: str | None, data: bytes, top_k: int, key: bytes | None

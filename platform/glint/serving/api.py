@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
@@ -22,6 +24,7 @@ from glint.serving.problems import ProblemError, answer_with_problems, document_
 from glint.serving.protocol import InferRequest, Tensor, WantedOutput
 from glint.serving.v2 import protocol_v2
 
+LOG = logging.getLogger("glint.serving")
 MAX_TOP_K = 1000
 CLASSIFY_PROBLEMS = problem_responses(
     {
@@ -127,15 +130,16 @@ def create_app(models: Answering, limits: BodyLimits, read_uri: ReadUri) -> Fast
         sticky: Sticky = None,
     ) -> Classification | Classifications:
         models.describe(model)
-        models.check_room()
+        models.check_room(model)
         options = Options(model, top_k, explain, sticky.encode() if sticky is not None else None)
         began = perf_counter()
         sent, several = await read_images(request, limits)
         timings_ms = {"body": 1000 * (perf_counter() - began)}
         if several:
-            asked = [_result(models, one, read_uri, options) for one in sent]
+            enter = functools.cache(lambda: models.check_room(model))  # for the first that is there, and so for all
+            asked = [_result(models, one, read_uri, options, enter) for one in sent]
             return Classifications(results=tuple(await asyncio.gather(*asked)))
-        answer = await _answer(models, sent[0], read_uri, options, timings_ms)
+        answer = await _answer(models, sent[0], read_uri, options, lambda: models.check_room(model), timings_ms)
         response.headers["Server-Timing"] = _server_timing(timings_ms)
         return answer
 
@@ -143,10 +147,16 @@ def create_app(models: Answering, limits: BodyLimits, read_uri: ReadUri) -> Fast
 
 
 async def _answer(
-    models: Answering, sent: Sent, read_uri: ReadUri, options: Options, timings_ms: dict[str, float]
+    models: Answering,
+    sent: Sent,
+    read_uri: ReadUri,
+    options: Options,
+    enter: Callable[[], None],
+    timings_ms: dict[str, float],
 ) -> Classification:
-    """The answer for one image; adds the milliseconds of its stages to `timings_ms`."""
+    """The answer for one image, unless `enter` refuses it once it is there; adds the milliseconds of its stages."""
     data = sent.data if sent.data is not None else await asyncio.to_thread(read_uri, sent.uri or "")
+    enter()
     prediction, ref, stages_ms = await models.classify(options.model, data, options.top_k, options.key)
     timings_ms |= stages_ms
     label = prediction.top_k[0].label
@@ -155,18 +165,23 @@ async def _answer(
     )
 
 
-async def _result(models: Answering, sent: Sent, read_uri: ReadUri, options: Options) -> Result:
+async def _result(
+    models: Answering, sent: Sent, read_uri: ReadUri, options: Options, enter: Callable[[], None]
+) -> Result:
     """The answer for one image of several, or what is wrong with it."""
     try:
-        answer = await _answer(models, sent, read_uri, options, {})
+        answer = await _answer(models, sent, read_uri, options, enter, {})
+        return Result(name=sent.name, classification=answer, error=None)
     except ImageError as error:
-        return Result(name=sent.name, classification=None, error=OutcomeError(type=error.type, message=str(error)))
+        wrong = OutcomeError(type=error.type, message=str(error))
     except ProblemError as problem:
         if problem.status == 503:  # no answer of its own, but one for the request: try again
             raise
-        refused = OutcomeError(type=problem.reason, message=str(problem))
-        return Result(name=sent.name, classification=None, error=refused)
-    return Result(name=sent.name, classification=answer, error=None)
+        wrong = OutcomeError(type=problem.reason, message=str(problem))
+    except Exception:  # our mistake, but the other images have their answers
+        LOG.exception("one image of several has no answer")
+        wrong = OutcomeError(type="internal_error", message="something went wrong inside the server; its log says what")
+    return Result(name=sent.name, classification=None, error=wrong)
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -37,19 +38,23 @@ class Classifier:
         self._began: dict[int, float] = {}
 
     async def classify(self, predictor: Predictor, data: bytes, top_k: int) -> tuple[Prediction, dict[str, float]]:
-        """An encoded image's prediction, and the milliseconds of each stage.
+        """An encoded image's prediction, and the milliseconds of each stage; raises ImageError.
 
-        Raises ImageError, and ProblemError 503 where the image would have to wait for too long.
+        `admission.check` is the caller's, once a request: its own images are not ahead of one another.
         """
         loop = asyncio.get_running_loop()
         with self.admission.admitted():
             return await loop.run_in_executor(self._threads, self._classify, predictor, data, top_k, perf_counter())
 
     async def run(self, work: Callable[..., Answer], *arguments: Any) -> Answer:
-        """Any other work on an image, admitted as images are."""
-        loop = asyncio.get_running_loop()
+        """Any other work on an image, which counts as an image does."""
+
+        def worked() -> Answer:
+            with self._working():
+                return work(*arguments)
+
         with self.admission.admitted():
-            return await loop.run_in_executor(self._threads, work, *arguments)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, worked)
 
     def check(self) -> None:
         """Raise RuntimeError when a thread has worked on one image for longer than any image takes."""
@@ -60,14 +65,20 @@ class Classifier:
     def _classify(
         self, predictor: Predictor, data: bytes, top_k: int, arrived: float
     ) -> tuple[Prediction, dict[str, float]]:
+        with self._working() as began:
+            prepared = predictor.prepare(data)
+            decoded = perf_counter()
+            prediction = predictor.interpret(predictor.score(prepared.pixels[None])[0], top_k)
+            stages = {"wait": began - arrived, "decode": decoded - began, "infer": perf_counter() - decoded}
+            return prediction, {stage: 1000 * duration for stage, duration in stages.items()}
+
+    @contextmanager
+    def _working(self) -> Iterator[float]:
+        """While this thread works on an image; since when, by perf_counter."""
         began = self._began[threading.get_ident()] = perf_counter()
         try:
             with self.admission.at_work():
-                prepared = predictor.prepare(data)
-                decoded = perf_counter()
-                prediction = predictor.interpret(predictor.score(prepared.pixels[None])[0], top_k)
-            stages = {"wait": began - arrived, "decode": decoded - began, "infer": perf_counter() - decoded}
-            return prediction, {stage: 1000 * duration for stage, duration in stages.items()}
+                yield began
         finally:
             del self._began[threading.get_ident()]
 

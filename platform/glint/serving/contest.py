@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from glint.core.errors import GlintError, ImageError
 from glint.core.outcome import Prediction
 from glint.serving.live import Answered, LiveModel
-from glint.serving.problems import ProblemError
 
 if TYPE_CHECKING:
     from glint.serving.classifier import Classifier
@@ -86,14 +85,13 @@ class Contest:
     async def answer(self, data: bytes, top_k: int | None, key: bytes | None) -> Answered:
         """An image's answer by the side that `key`, or else the image, falls to.
 
-        Whatever goes wrong in the challenger, the champion answers. Raises ImageError, and ProblemError 503 as the
-        classifier does.
+        Whatever goes wrong in the challenger, the champion answers. Raises ImageError.
         """
         canary, shadow = self._draw(data if key is None else key)
         side, other = (CHALLENGER, CHAMPION) if canary else (CHAMPION, CHALLENGER)
         try:
             answered = await self._ask(side, data, top_k)
-        except (ImageError, ProblemError):
+        except ImageError:
             raise
         except Exception:
             if side == CHAMPION:
@@ -116,7 +114,7 @@ class Contest:
         loaded = self._sides[side].current
         try:
             answered = await loaded.answer(self._classifier, data, top_k)
-        except (ImageError, ProblemError):  # the image's fault, or the load's
+        except ImageError:  # the image's fault
             raise
         except Exception:
             self._record(side, None)
@@ -136,8 +134,6 @@ class Contest:
     async def _compare(self, side: str, data: bytes, answer: Prediction) -> None:
         try:
             other = (await self._ask(side, data, 1)).prediction
-        except ProblemError:
-            self._metrics.compared(self._name, "skipped")
         except Exception:  # nobody waits for this task, whose request has its answer
             LOG.warning("%s: its %s failed on an image that the other side answered", self._name, side, exc_info=True)
             self._metrics.compared(self._name, "failed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 
 from PIL import Image
 
@@ -20,6 +21,7 @@ class Explanations:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self._explainer: Explainer | None = None
+        self._loading = threading.Lock()
 
     def explain(self, data: bytes, label: str) -> str | None:
         """A PNG in base64 of the image in grey with what spoke for `label` over it.
@@ -28,7 +30,8 @@ class Explanations:
         """
         if label not in self._predictor.classes:
             return None
-        explainer = self._explainer = self._explainer or Explainer(self._predictor.bundle)
+        with self._loading:
+            explainer = self._explainer = self._explainer or Explainer(self._predictor.bundle)
         pixels = self._predictor.prepare(data).pixels
         heat = explainer.saliency(pixels, self._predictor.classes.index(label))
         if heat is None:

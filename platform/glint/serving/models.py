@@ -63,9 +63,14 @@ class Models:
         predictor = self._named(name)[1].current.predictor
         return predictor.model, predictor.classes
 
-    def check_room(self) -> None:
-        """Raise ProblemError 503 where an image that came now would wait for too long."""
-        self._classifier.admission.check()
+    def check_room(self, name: str | None) -> None:
+        """Raise ProblemError 503 where an image that came now would wait for too long, and count that."""
+        began = perf_counter()
+        try:
+            self._classifier.admission.check()
+        except ProblemError as problem:
+            self._metrics.image(self._named(name)[0], problem.reason, perf_counter() - began)
+            raise
 
     async def classify(
         self, name: str | None, data: bytes, top_k: int, key: bytes | None = None
@@ -107,9 +112,6 @@ class Models:
             return answered
         except ImageError as error:
             outcome = error.type
-            raise
-        except ProblemError as problem:
-            outcome = problem.reason
             raise
         finally:
             self._metrics.pending.dec()

@@ -103,8 +103,9 @@ def protocol_v2(models: Answering, limits: BodyLimits) -> APIRouter:
     )
     async def infer(request: Request, name: Name, version: str | None = None) -> Response:
         asked_for = _asked_for(models, name, version)
-        models.check_room()
+        models.check_room(asked_for)
         asked, images = await parsed(read_request, await read_body(request, limits), request.headers.get(HEADER))
+        models.check_room(asked_for)
         answers = await asyncio.gather(*(models.probabilities(asked_for, image, images[0]) for image in images))
         tensors: dict[str, Values] = {
             "probabilities": np.array([shares for _, _, shares in answers], dtype=np.float32),
