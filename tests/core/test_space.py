@@ -75,3 +75,13 @@ def test_other_values_make_another_recipe() -> None:
     changed = with_fields(RECIPE, {"optimisation.lr": 0.5, "seed": 3})
     assert (changed.optimisation.lr, changed.seed, changed.name) == (0.5, 3, "boards")
     assert RECIPE.seed == 0
+
+
+def test_values_that_fit_only_with_other_values_of_the_space_are_no_mistake(tmp_path: Path) -> None:
+    probing = "strategy: [probe]\noptimisation.lr: [0.1, 0.2]\nweights: [hub]"
+    read_space(written(tmp_path, probing)).check(RECIPE)
+    read_space(written(tmp_path, "strategy: [full, probe]\nweights: [none, hub]")).check(RECIPE)
+    with pytest.raises(GlintError, match=r"recipe\.strategy probe needs weights"):
+        read_space(written(tmp_path, "strategy: [full, probe]\nweights: [none]")).check(RECIPE)
+    with pytest.raises(GlintError, match=r"recipe\.seed: "):
+        read_space(written(tmp_path, "strategy: [probe]\nseed: [-1]")).check(RECIPE)

@@ -20,6 +20,10 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a gray image (ITU-R BT.601)."""
 
 
+class MisfitError(GlintError):
+    """Fields of a recipe that are right one by one do not go together."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -205,14 +209,18 @@ def _fields_beside(error: ValidationError, location: tuple[int | str, ...]) -> s
 
 
 def with_fields(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """The recipe with other values for fields such as `optimisation.lr`; GlintError says which one is wrong."""
+    """The recipe with other values for fields such as `optimisation.lr`.
+
+    Raises GlintError for a value that is wrong, MisfitError where they do not go together.
+    """
     document = recipe.model_dump(mode="json")
     for key, value in values.items():
         _put(document, key, value, key)
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
-        raise GlintError(describe(error, "recipe")) from None
+        kind = MisfitError if error.errors()[0]["type"] == "value_error" else GlintError
+        raise kind(describe(error, "recipe")) from None
 
 
 def _override(document: dict[str, Any], override: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,9 +13,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from glint.core.errors import GlintError
-from glint.core.recipe import Recipe, with_fields
+from glint.core.recipe import MisfitError, Recipe, with_fields
 
 KINDS = ("choice", "uniform", "loguniform", "integers")
+MOST_COMBINATIONS = 10_000
+"""Looked at, at most, for one that makes a value fit; half a second."""
 
 
 class Values(BaseModel):
@@ -57,10 +61,26 @@ class Space(BaseModel):
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
 
     def check(self, recipe: Recipe) -> None:
-        """Raise GlintError for a field that the recipe lacks, or a value that it refuses whatever the others are."""
+        """Raise GlintError for a field that the recipe lacks, or a value that it refuses whatever the others are.
+
+        A value that fits with some values of the other fields alone stays: a trial of it with others fails by itself.
+        """
         for key, values in self.fields.items():
             for value in values.ends:
-                with_fields(recipe, {key: value})
+                try:
+                    with_fields(recipe, {key: value})
+                except MisfitError:
+                    if not self._fits(recipe, key, value):
+                        raise
+
+    def _fits(self, recipe: Recipe, key: str, value: Any) -> bool:
+        """Whether the recipe takes a value with some combination of the ends of the other fields."""
+        others = {other: values.ends for other, values in self.fields.items() if other != key}
+        for combination in islice(product(*others.values()), MOST_COMBINATIONS):
+            with suppress(MisfitError):
+                with_fields(recipe, {key: value, **dict(zip(others, combination, strict=True))})
+                return True
+        return False
 
 
 def read_space(path: Path) -> Space:
