@@ -71,6 +71,7 @@ class Failing:
     """A trainer that fails as Ray Train does, and then works."""
 
     def __init__(self, *causes: Exception) -> None:
+        """Each cause is that of the only worker, or the failure of several."""
         self.causes = list(causes)
         self.plans: list[TrainingPlan] = []
 
@@ -80,7 +81,8 @@ class Failing:
 
     def fit(self) -> str:
         if self.causes:
-            raise WorkerGroupError("failed", {0: self.causes.pop(0)})
+            cause = self.causes.pop(0)
+            raise cause if isinstance(cause, WorkerGroupError) else WorkerGroupError("failed", {0: cause})
         return "done"
 
 
@@ -105,6 +107,19 @@ def test_training_goes_on_after_deaths_but_not_without_end(monkeypatch: pytest.M
     assert (result, len(lines)) == ("done", 2)
     with pytest.raises(WorkerGroupError):
         fitted(monkeypatch, Failing(died, died, died, died))
+
+
+def test_those_that_lost_the_dead_one_are_no_bugs_but_a_bug_beside_them_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:31043")
+    result, lines = fitted(monkeypatch, Failing(lost, torch.distributed.DistNetworkError("reset")))
+    assert (result, len(lines)) == ("done", 2)
+    with pytest.raises(WorkerGroupError):
+        fitted(monkeypatch, Failing(RuntimeError("mat1 and mat2 shapes cannot be multiplied")))
+    bug = WorkerGroupError("failed", {0: lost, 1: KeyError("bug")})  # type: ignore[dict-item]
+    failing = Failing(bug)
+    with pytest.raises(WorkerGroupError):
+        fitted(monkeypatch, failing)
+    assert len(failing.plans) == 1
 
 
 @pytest.mark.parametrize(("cause", "raised"), [(GlintError("no"), GlintError), (KeyError("bug"), WorkerGroupError)])

@@ -11,6 +11,7 @@ import ray
 import ray.exceptions
 import ray.train
 import torch
+import torch.distributed
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
@@ -31,6 +32,8 @@ DEATHS = (
     WorkerHealthCheckFailedError,
     WorkerHealthCheckTimeoutError,
 )
+LOST_PEER = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+"""In what PyTorch says to the workers that are left when one has died: a plain RuntimeError, without a type for it."""
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(256 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 """For glibc: keep the memory of tensors for the next step; giving it back each time costs a tenth of the speed."""
 
@@ -85,6 +88,7 @@ def fit(
             return _trainer(directory, plan, workers, callbacks).fit()
         except ray.train.TrainingFailedError as error:
             causes = _causes(error)
+            died = [_is_death(cause) for cause in causes]
             users = next((cause for cause in causes if isinstance(cause, GlintError)), None)
             if users:
                 raise users from None
@@ -96,7 +100,7 @@ def fit(
                 )
                 continue
             deaths += 1
-            if deaths > MAX_FAILURES or not any(isinstance(cause, DEATHS) for cause in causes):
+            if deaths > MAX_FAILURES or not died or not all(died):
                 raise
             progress.say(f"a training worker died ({deaths} of at most {MAX_FAILURES}); going on from the last epoch")
 
@@ -164,6 +168,13 @@ def _halved(plan: TrainingPlan, workers: Workers) -> TrainingPlan:
 
 
 def _causes(error: ray.train.TrainingFailedError) -> list[BaseException]:
-    failures = list(getattr(error, "worker_failures", {}).values())
-    causes = [getattr(failure, "cause", None) for failure in failures]
-    return [cause for cause in (*failures, *causes) if cause is not None]
+    """What each of the workers that failed failed of."""
+    failures = getattr(error, "worker_failures", {}).values()
+    causes = [(getattr(failure, "cause", None), failure) for failure in failures]
+    return [cause if isinstance(cause, BaseException) else failure for cause, failure in causes]
+
+
+def _is_death(cause: BaseException) -> bool:
+    """Whether a worker died, or lost one that did."""
+    lost = isinstance(cause, RuntimeError) and any(said in str(cause) for said in LOST_PEER)
+    return lost or isinstance(cause, (*DEATHS, torch.distributed.DistError))
