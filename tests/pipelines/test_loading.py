@@ -1,6 +1,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 
 from glint.core.manifest import Manifest
 from glint.core.recipe import Augmentation, Preprocessing
@@ -52,7 +53,7 @@ def test_training_stream_gives_full_batches_in_seeded_order_and_augments_by_epoc
 def test_cached_images_are_those_that_a_stream_without_a_cache_gives(
     ray_cluster: None, rows: pa.Table, load: Load
 ) -> None:
-    cache = cache_images(rows, load)
+    [cache] = cache_images([rows], load)
     assert cache is not None
     share, varied = Share(len(rows), seed=0, batch_size=32), Augmentation(policy="dihedral", shift=0.1)
     read = list(training_stream(rows, share, load, varied, range(2)))
@@ -66,7 +67,7 @@ def test_cached_images_are_those_that_a_stream_without_a_cache_gives(
 def test_every_row_comes_once_and_in_order_with_and_without_a_cache(
     ray_cluster: None, rows: pa.Table, load: Load
 ) -> None:
-    cache = cache_images(rows, load)
+    [cache] = cache_images([rows], load)
     for rank in range(2):
         share = Share(len(rows), rank, 2)
         read, cached = (list(image_batches(rows, share, load, 7, each)) for each in (None, cache))
@@ -81,7 +82,20 @@ def test_images_that_would_fill_the_object_store_are_not_cached(
     ray_cluster: None, rows: pa.Table, settings: Settings
 ) -> None:
     large = Load(open_images(settings), Preprocessing(image_size=2048), Limits())
-    assert cache_images(rows, large) is None
+    assert cache_images([rows], large) == [None]
+
+
+def test_tables_share_one_budget_of_the_object_store(ray_cluster: None, rows: pa.Table, load: Load) -> None:
+    store = min(node["Resources"]["object_store_memory"] for node in ray.nodes() if node["Alive"])
+    one, other = rows.slice(0, 40), rows.slice(40, 60)
+    images = 40 * 3 * 64 * 64 / store
+
+    def cached(share: float) -> list[bool]:
+        return [cache is not None for cache in cache_images([one, other], load, share)]
+
+    assert cached(2.6 * images) == [True, True]
+    assert cached(2.4 * images) == [True, False]
+    assert cached(0.9 * images) == [False, False]
 
 
 def test_gray_images_have_one_channel(ray_cluster: None, rows: pa.Table, settings: Settings) -> None:

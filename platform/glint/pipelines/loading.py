@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -36,7 +36,7 @@ FEEDER_NICENESS = 15
 STEP_PAUSE_S = 0.05
 CACHED = ("image", "error_type", "error")
 CACHE_SHARE = 0.4
-"""Of the object store: what decoded training images may take of it."""
+"""Of the object store: what decoded images, for training and validation together, may take of it."""
 Batch = dict[str, np.ndarray[Any, Any]]
 
 
@@ -247,11 +247,21 @@ def training_stream(
     return iter_numpy(stream, share.local_batch)
 
 
-def cache_images(table: pa.Table, load: Load) -> ImageCache | None:
-    """Decode all rows once, in order, for streams to come; None when they take more than CACHE_SHARE of the store."""
-    budget = CACHE_SHARE * min(node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"])
-    if table.num_rows * math.prod(load.shape) > budget:
-        return None
+def cache_images(tables: Sequence[pa.Table], load: Load, share: float = CACHE_SHARE) -> list[ImageCache | None]:
+    """Decode all rows of each table once, in order, for streams to come.
+
+    None for a table whose images, with those of the tables before it, would take more than `share` of the object store.
+    """
+    left = share * min(node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"])
+    caches: list[ImageCache | None] = []
+    for table in tables:
+        size_bytes = table.num_rows * math.prod(load.shape)
+        caches.append(_cached(table, load) if size_bytes <= left else None)
+        left -= size_bytes if caches[-1] else 0
+    return caches
+
+
+def _cached(table: pa.Table, load: Load) -> ImageCache:
     stream = image_stream(table.select(["uri", "etag"]), Share(table.num_rows), load)
     parts = [ray.put({name: part[name] for name in CACHED}) for part in iter_numpy(stream, TASK_ROWS)]
     return ImageCache(tuple(parts))

@@ -198,7 +198,7 @@ def make_plan(run: TrainingRun, progress: Progress) -> TrainingPlan:
     if report:
         progress.say(report.line())
     progress.begin("reading images", None, "")
-    caches = cache_images(train, load), cache_images(val, load)
+    caches = cache_images([train, val], load)
     progress.end()
     return TrainingPlan(
         recipe=recipe,
