@@ -9,6 +9,7 @@ import pytest
 from tests.pipelines.progress import Told
 
 from glint.core.recipe import with_fields
+from glint.pipelines.fitting import Workers
 from glint.pipelines.train import TrainingRun, train
 
 pytestmark = pytest.mark.slow
@@ -27,18 +28,23 @@ def descendants(pid: int) -> list[int]:
     return sorted(found)
 
 
-class Killer(Told):
-    """Kills the training workers below this process once the third epoch is over."""
+def training_workers() -> list[int]:
+    """The training workers below this process."""
+    below = descendants(os.getpid())
+    return [pid for pid in below if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
-    killed = 0
+
+class Killer(Told):
+    """Kills one training worker below this process once the third epoch is over."""
+
+    workers = killed = 0
 
     def say(self, line: str) -> None:
         super().say(line)
         if line.startswith("epoch 3/") and not self.killed:
-            for pid in descendants(os.getpid()):
-                if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
-                    self.killed += 1
+            pids = training_workers()
+            os.kill(pids[-1], signal.SIGKILL)
+            self.workers, self.killed = len(pids), 1
 
 
 def test_a_killed_worker_costs_no_more_than_its_epoch(training: TrainingRun) -> None:
@@ -46,10 +52,21 @@ def test_a_killed_worker_costs_no_more_than_its_epoch(training: TrainingRun) -> 
     alone = train(replace(training, recipe=recipe, name="left-alone"), Told())
     killer = Killer()
     killed = train(replace(training, recipe=recipe, name="killed"), killer)
-    assert killer.killed == 1
+    assert (killer.workers, killer.killed) == (1, 1)
     assert "a training worker died (1 of at most 3); going on from the last epoch" in killer.lines
     epochs = [line.partition(":")[0] for line in killer.lines if line.startswith("epoch")]
     assert epochs[0] == "epoch 1/5"
     assert epochs[-1] == "epoch 5/5"
     assert epochs.count("epoch 1/5") == 1
     assert killed.metrics == pytest.approx(alone.metrics)
+
+
+def test_the_death_of_one_of_two_workers_is_a_death_to_the_other_too(training: TrainingRun) -> None:
+    recipe = with_fields(training.recipe, {"optimisation.epochs": 6})
+    killer = Killer()
+    killed = train(replace(training, recipe=recipe, name="one-of-two", workers=Workers(2, 2)), killer)
+    assert (killer.workers, killer.killed) == (2, 1)
+    assert "a training worker died (1 of at most 3); going on from the last epoch" in killer.lines
+    epochs = [line.partition(":")[0] for line in killer.lines if line.startswith("epoch")]
+    assert (epochs[0], epochs[-1], epochs.count("epoch 1/6")) == ("epoch 1/6", "epoch 6/6", 1)
+    assert killed.metrics["val_macro_f1"] > 0
