@@ -1,18 +1,16 @@
 """Interrupting a training as a person does, and going on."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-from functools import partial
+import shlex
 from pathlib import Path
 
+import mlflow
 import pytest
+from tests.cli.interrupting import again, interrupted
 
 from glint.core.manifest import Manifest
+from glint.settings import Settings
 
-GLINT = str(Path(sys.executable).with_name("glint"))
 RECIPE = """\
 name: boards
 backbone: test_resnet
@@ -22,32 +20,36 @@ optimisation: {epochs: 5, batch_size: 32}
 """
 
 
-@pytest.mark.slow
-def test_interrupted_training_says_how_to_go_on_and_goes_on(manifest: Manifest, tmp_path: Path) -> None:
+@pytest.fixture
+def command(manifest: Manifest, tmp_path: Path) -> list[str]:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    command = [GLINT, "train", "--recipe", str(tmp_path / "recipe.yaml"), "--manifest", str(manifest.path), "--json"]
-    environment = os.environ | {"GLINT_HOME": str(tmp_path / "home")}
-    first = subprocess.Popen(
-        command,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # Whoever runs the tests in the background ignores Ctrl-C, and the command would inherit that.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
-    assert first.stderr is not None
-    for line in first.stderr:
-        if line.startswith("epoch 2/5"):
-            break
-    first.send_signal(signal.SIGINT)
-    _, rest = first.communicate(timeout=120)
-    assert first.returncode == 130, rest
-    assert "interrupted; the same command continues where it stopped" in rest
-    again = subprocess.run(command, env=environment, check=False, text=True, capture_output=True)
-    assert again.returncode == 0, again.stderr
-    result = json.loads(again.stdout)
+    return ["train", "--recipe", str(tmp_path / "recipe.yaml"), "--manifest", str(manifest.path), "--json"]
+
+
+def runs(home: Path) -> list[tuple[str, str]]:
+    """Id and status of all MLflow runs."""
+    client = mlflow.MlflowClient(Settings(home=home).tracking_uri)
+    found = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    return [(run.info.run_id, run.info.status) for run in found]
+
+
+@pytest.mark.slow
+def test_interrupted_training_says_how_to_go_on_and_goes_on(command: list[str], tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    nothing = interrupted([*command, "--fresh"], home, after="starting Ray")
+    assert nothing.splitlines()[-1] == "glint: interrupted; nothing is kept yet"
+    said = interrupted([*command, "--fresh"], home, after="epoch 2/5").splitlines()[-1]
+    assert said.startswith(("glint: interrupted; epoch 2 of 5 is kept; ", "glint: interrupted; epoch 3 of 5 is kept; "))
+    assert said.endswith(f"glint {shlex.join(command)} goes on from there")
+    [(first, status)] = runs(home)
+    ended = again(command, home)
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout)
     assert result["resumed"] is True
-    epochs = [line.partition(":")[0] for line in again.stderr.splitlines() if line.startswith("epoch")]
+    epochs = [line.partition(":")[0] for line in ended.stderr.splitlines() if line.startswith("epoch")]
     assert "epoch 1/5" not in epochs
     assert epochs[-1] == "epoch 5/5"
+    assert (status, result["mlflow_run"], runs(home)) == ("KILLED", first, [(first, "FINISHED")])
+    finished = again(command, home)
+    assert json.loads(finished.stdout) == result
+    assert finished.stderr.splitlines() == [f"run {result['run']} is finished already; --fresh starts over"]

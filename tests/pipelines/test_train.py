@@ -12,7 +12,8 @@ from glint.core.errors import GlintError
 from glint.core.intervals import within_one_standard_error
 from glint.core.manifest import write_manifest
 from glint.core.recipe import Optimisation
-from glint.pipelines.train import Trained, TrainingRun, train
+from glint.pipelines.run_state import write_identity
+from glint.pipelines.train import TRAINED, Trained, TrainingRun, finished, train
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
 
@@ -116,3 +117,24 @@ def test_a_name_that_is_no_folder_is_refused(training: TrainingRun) -> None:
     with pytest.raises(GlintError, match=r"--name '../evil' must be"):
         train(replace(training, name="../evil"), Told())
     assert not (training.home / "evil").exists()
+
+
+def test_a_name_joins_no_two_runs(trained: Trained, training: TrainingRun, tmp_path: Path) -> None:
+    other = training.recipe.model_copy(update={"seed": 7})
+    with pytest.raises(GlintError, match=rf"--name '{training.id}' is a run with other recipe \(.*, not .*--fresh"):
+        train(replace(training, name=training.id, recipe=other), Told())
+    rows = training.manifest.table().slice(1)
+    manifest = write_manifest(tmp_path / "fewer.parquet", [rows], source="test")
+    with pytest.raises(GlintError, match=r"is a run with other recipe \(.*\) and manifest \("):
+        train(replace(training, name=training.id, recipe=other, manifest=manifest), Told())
+
+
+def test_a_named_run_that_is_finished_needs_neither_ray_nor_its_weights(
+    trained: Trained, training: TrainingRun, tmp_path: Path
+) -> None:
+    recipe = training.recipe.model_copy(update={"weights": "models:/gone@champion"})
+    run = replace(training, home=tmp_path, name="spring", recipe=recipe)
+    assert finished(run, Told()) is None
+    write_identity(run.directory, run.known_identity | {"weights": "those of another day"})
+    (run.directory / TRAINED).write_text(trained.model_dump_json())
+    assert finished(run, Told()) == trained.model_copy(update={"resumed": True})

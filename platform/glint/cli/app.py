@@ -18,6 +18,7 @@ from glint.cli.demo import demo
 from glint.cli.doctor import doctor
 from glint.cli.evaluate import evaluate
 from glint.cli.export import export
+from glint.cli.interruption import INTERRUPTED, say_interrupted
 from glint.cli.policy import policy
 from glint.cli.promote import promote
 from glint.cli.rollback import rollback
@@ -30,8 +31,6 @@ from glint.core.errors import GlintError
 
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 """What the parser says of a command line; typer keeps the name of this base to itself."""
-INTERRUPTED = 130
-"""What typer makes of Ctrl-C: 128 + SIGINT, as shells have it."""
 
 app = typer.Typer(
     name="glint",
@@ -80,7 +79,7 @@ def main() -> None:
     except GlintError as error:
         _refuse(str(error))
     if code == INTERRUPTED:
-        print("glint: interrupted; the same command continues where it stopped", file=sys.stderr)
+        say_interrupted(sys.argv[1:])
     sys.exit(code)
 
 

@@ -27,7 +27,6 @@ import glint
 from glint.adapters.images import Images
 from glint.adapters.registry import Registry
 from glint.adapters.tracking import MANIFEST
-from glint.core.classes import class_index
 from glint.core.errors import GlintError, ImageError
 from glint.core.manifest import Manifest
 from glint.core.names import check_name
@@ -36,15 +35,19 @@ from glint.core.recipe import Recipe
 from glint.pipelines.board import Seen, Watcher
 from glint.pipelines.checkpoint_bundle import checkpoint_bundle
 from glint.pipelines.engines import add_engines
-from glint.pipelines.fitting import BEST_BY, ONE_WORKER, Workers, check_workers, fit
+from glint.pipelines.fitting import BEST_BY, ONE_WORKER, Workers, fit
 from glint.pipelines.learner import TrainingPlan
-from glint.pipelines.loading import Load, cache_images
+from glint.pipelines.loading import CACHE_SHARE, Load, cache_images
 from glint.pipelines.loop import KEPT_BY
+from glint.pipelines.run_checks import check_network, check_run
+from glint.pipelines.run_state import check_identity, last_epoch, write_identity
 from glint.pipelines.targets import labelled_table
 from glint.pipelines.weights import resolve_weights, weights_identity
-from glint.vision.backbone import build_and_report, check_backbone
+from glint.vision.backbone import build_and_report
 from glint.vision.decode import Limits
 
+TRAINED = "trained.json"
+"""What a finished run came to, in its directory."""
 BUNDLE_NEEDS = (
     "numpy",
     "openvino",
@@ -104,11 +107,22 @@ class TrainingRun:
         return resolve_weights(self.recipe.weights, self.images, self.registry, self.home / "weights")
 
     @cached_property
+    def identity(self) -> dict[str, str]:
+        """What tells this run from others: its recipe, its manifest and the weights to begin with."""
+        return self.known_identity | {"weights": weights_identity(self.weights)}
+
+    @property
+    def known_identity(self) -> dict[str, str]:
+        """What is known of it before weights are looked up."""
+        return {"recipe": self.recipe.digest, "manifest": self.manifest.digest}
+
+    @cached_property
     def id(self) -> str:
-        """--name, or the hash of recipe, manifest and the weights to begin with."""
-        parts = (self.recipe.digest, self.manifest.digest, weights_identity(self.weights))
-        identity = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
-        return self.name or f"{self.recipe.name}-{identity}"
+        """--name, or the hash of what it is."""
+        if self.name:
+            return self.name
+        identity = hashlib.sha256("\0".join(self.identity.values()).encode()).hexdigest()[:12]
+        return f"{self.recipe.name}-{identity}"
 
     @property
     def multi_label(self) -> bool:
@@ -124,26 +138,39 @@ class TrainingRun:
 def train(run: TrainingRun, progress: Progress, fresh: bool = False) -> Trained:
     """Train, or continue, or say what a finished run came to; `fresh` starts over.
 
-    Raises GlintError for a manifest that cannot train this recipe.
+    Raises GlintError for a manifest that cannot train this recipe, and for the --name of another run.
     """
+    if not fresh and (before := finished(run, progress)):
+        return before
     check_run(run)
     if fresh:
         shutil.rmtree(run.directory, ignore_errors=True)
-    finished = run.directory / "trained.json"
-    if finished.exists():
-        progress.say(f"run {run.id} is finished already; --fresh starts over")
-        return Trained.model_validate_json(finished.read_bytes()).model_copy(update={"resumed": True})
-    run.directory.mkdir(parents=True, exist_ok=True)
+    check_identity(run.directory, run.identity)
+    write_identity(run.directory, run.identity)
     with _mlflow_run(run, fresh) as mlflow_run:
         run.registry.log_file(mlflow_run, run.manifest.path, MANIFEST)
         trained = _train(run, mlflow_run, progress)
-    finished.write_text(trained.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (run.directory / TRAINED).write_text(trained.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return trained
+
+
+def finished(run: TrainingRun, progress: Progress) -> Trained | None:
+    """What a finished run came to, telling so; None for any other. Needs no Ray, and no weights where it has a --name.
+
+    Raises GlintError for the --name of another run.
+    """
+    check_name("--name", run.name or run.recipe.name)
+    if not (run.directory / TRAINED).exists():
+        return None
+    check_identity(run.directory, run.known_identity)
+    progress.say(f"run {run.id} is finished already; --fresh starts over")
+    text = (run.directory / TRAINED).read_bytes()
+    return Trained.model_validate_json(text).model_copy(update={"resumed": True})
 
 
 def _train(run: TrainingRun, mlflow_run: str, progress: Progress) -> Trained:
     started = time.monotonic()
-    resumed = (run.directory / "checkpoint_manager_snapshot.json").exists()
+    resumed = last_epoch(run.directory) is not None
     plan = make_plan(run, progress)
     watcher = Watcher(progress, lambda epochs: _log(run, mlflow_run, epochs, progress))
     plan = replace(plan, board=watcher.board)
@@ -181,8 +208,11 @@ def _train(run: TrainingRun, mlflow_run: str, progress: Progress) -> Trained:
     )
 
 
-def make_plan(run: TrainingRun, progress: Progress) -> TrainingPlan:
-    """What the workers are told. The model to begin with is made here, so that they need neither hub nor files."""
+def make_plan(run: TrainingRun, progress: Progress, cache_share: float = CACHE_SHARE) -> TrainingPlan:
+    """What the workers are told. The model to begin with is made here, so that they need neither hub nor files.
+
+    `cache_share` of the object store may be taken by decoded images.
+    """
     recipe = run.recipe
     train, val = (labelled_table(run.manifest, split, multi_label=run.multi_label) for split in ("train", "val"))
     load = Load(run.images, recipe.preprocessing, run.limits)
@@ -197,8 +227,9 @@ def make_plan(run: TrainingRun, progress: Progress) -> TrainingPlan:
     )
     if report:
         progress.say(report.line())
+    check_network(network, recipe)
     progress.begin("reading images", None, "")
-    caches = cache_images([train, val], load)
+    caches = cache_images([train, val], load, cache_share)
     progress.end()
     return TrainingPlan(
         recipe=recipe,
@@ -211,25 +242,6 @@ def make_plan(run: TrainingRun, progress: Progress) -> TrainingPlan:
         train_cache=caches[0],
         val_cache=caches[1],
     )
-
-
-def check_run(run: TrainingRun) -> None:
-    """Raise GlintError for what can be known to be wrong before any worker starts."""
-    recipe = run.recipe
-    check_backbone(recipe.backbone)
-    check_name("--name", run.id)
-    check_workers(
-        run.workers, recipe.optimisation.batch_size, bool(recipe.augmentation.mixup or recipe.augmentation.cutmix)
-    )
-    parts, local = recipe.optimisation.accumulate, recipe.optimisation.batch_size // run.workers.most
-    if parts > local:
-        raise GlintError(f"recipe.optimisation.accumulate {parts} must be at most {local}, a worker's share of a batch")
-    if not run.manifest.classes:
-        raise GlintError(f"--manifest {run.manifest.path} has no labelled images; glint snapshot --labels adds labels")
-    recipe.policy.check(run.manifest.classes)
-    class_index(run.manifest.classes)
-    for split in ("train", "val"):
-        labelled_table(run.manifest, split, multi_label=run.multi_label)
 
 
 @contextmanager

@@ -1,0 +1,42 @@
+"""What Ctrl-C leaves, told in one line that is true of the verb."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C too: 128 + SIGINT, as shells have it."""
+CONTINUED = {
+    "upload": "the same command goes on with the files that are left",
+    "snapshot": "the same command goes on with a listing of az://, and begins any other again",
+    "batch run": "the same command does what is left",
+    "demo": "the same command does what is left",
+}
+"""Verbs that go on where they stopped, and what to say of them."""
+
+
+def say_interrupted(arguments: list[str]) -> None:
+    """Say on stderr that the verb of a command line was interrupted, and what the same command would do now."""
+    kept = CONTINUED.get(arguments[0]) or CONTINUED.get(" ".join(arguments[:2])) if arguments else None
+    print(f"glint: interrupted{f'; {kept}' if kept else ''}", file=sys.stderr)
+
+
+@contextmanager
+def kept_on_interruption(kept: Callable[[], str | None]) -> Iterator[None]:
+    """Where Ctrl-C ends the block, say what is `kept` of its work and the command that goes on, and exit with 130.
+
+    None = nothing yet. --fresh is left out of that command: it would delete what is kept.
+    """
+    from glint.cli.console import typed
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        found = kept()
+        command = typed(shlex.join(part for part in sys.argv[1:] if part != "--fresh"))
+        left = f"{found} kept; {command} goes on from there" if found else "nothing is kept yet"
+        print(f"glint: interrupted; {left}", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None

@@ -1,0 +1,72 @@
+"""What can be known to be wrong with a training run before images are read and workers start."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+import torch
+from timm.optim import list_optimizers
+from torch import nn
+
+from glint.core.classes import class_index
+from glint.core.errors import GlintError
+from glint.core.names import check_name
+from glint.core.recipe import Recipe
+from glint.pipelines.fitting import check_workers
+from glint.pipelines.frozen import linear_head
+from glint.pipelines.growing import SIZE_STEP
+from glint.pipelines.targets import labelled_table
+from glint.vision.backbone import check_backbone
+from glint.vision.weights import first_line
+
+if TYPE_CHECKING:
+    from glint.pipelines.train import TrainingRun
+
+
+def check_run(run: TrainingRun) -> None:
+    """Raise GlintError for a run that cannot be."""
+    recipe = run.recipe
+    check_backbone(recipe.backbone)
+    check_optimizer(recipe.optimisation.optimizer)
+    check_name("--name", run.id)
+    check_workers(
+        run.workers, recipe.optimisation.batch_size, bool(recipe.augmentation.mixup or recipe.augmentation.cutmix)
+    )
+    parts, local = recipe.optimisation.accumulate, recipe.optimisation.batch_size // run.workers.most
+    if parts > local:
+        raise GlintError(f"recipe.optimisation.accumulate {parts} must be at most {local}, a worker's share of a batch")
+    if not run.manifest.classes:
+        raise GlintError(f"--manifest {run.manifest.path} has no labelled images; glint snapshot --labels adds labels")
+    recipe.policy.check(run.manifest.classes)
+    class_index(run.manifest.classes)
+    for split in ("train", "val"):
+        labelled_table(run.manifest, split, multi_label=run.multi_label)
+
+
+def check_optimizer(name: str) -> None:
+    """Raise GlintError, naming the closest ones, unless timm has an optimizer of that name."""
+    known = [str(one) for one in list_optimizers()]
+    if name.removeprefix("lookahead_") in known:
+        return
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(known)}"
+    raise GlintError(f"recipe.optimisation.optimizer {name!r} is not one of timm's; {hint}")
+
+
+@torch.no_grad()
+def check_network(network: nn.Module, recipe: Recipe) -> None:
+    """Raise GlintError for a network that has no head to train alone, or takes no images that grow from start_size."""
+    if recipe.strategy != "full":
+        linear_head(network)
+    start = recipe.optimisation.start_size
+    if start is None:
+        return
+    for size in range(start, recipe.preprocessing.image_size, SIZE_STEP):
+        try:
+            network.eval()(torch.zeros(1, recipe.preprocessing.num_channels, size, size))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise GlintError(
+                f"recipe.optimisation.start_size {start}: {recipe.backbone} takes no images of {size} pixels "
+                f"({first_line(error)}); leave start_size out, or choose another backbone"
+            ) from None

@@ -1,0 +1,39 @@
+"""Mistakes in a recipe that are told before images are read."""
+
+from dataclasses import replace
+
+import pytest
+from tests.pipelines.progress import Told
+
+from glint.core.errors import GlintError
+from glint.core.recipe import with_fields
+from glint.pipelines.run_checks import check_optimizer
+from glint.pipelines.train import TrainingRun, make_plan, train
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lookahead_adamw", "lamb"])
+def test_optimizers_of_timm_are_taken(name: str) -> None:
+    check_optimizer(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("adamww", "did you mean adamw"), ("lookahead_adamm", "did you mean"), ("-", "there are .*adamw")],
+)
+def test_an_optimizer_that_timm_lacks_is_named_with_those_near_it(name: str, hint: str, training: TrainingRun) -> None:
+    recipe = with_fields(training.recipe, {"optimisation.optimizer": name})
+    with pytest.raises(GlintError, match=rf"recipe\.optimisation\.optimizer '{name}' is not one of timm's; {hint}"):
+        train(replace(training, recipe=recipe), Told())
+
+
+@pytest.mark.parametrize(("backbone", "size"), [("test_vit", 40), ("vit_tiny_patch16_224", 32)])
+def test_images_that_a_network_does_not_take_are_told_before_any_is_read(
+    backbone: str, size: int, training: TrainingRun
+) -> None:
+    told = Told()
+    recipe = with_fields(training.recipe, {"backbone": backbone, "optimisation.start_size": size})
+    with pytest.raises(
+        GlintError, match=rf"recipe\.optimisation\.start_size {size}: {backbone} takes no images of {size}"
+    ):
+        make_plan(replace(training, recipe=recipe), told)
+    assert told.stages == []
