@@ -1,6 +1,8 @@
 """Tuning on the boards of the fast tests."""
 
 import csv
+import pickle
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from glint.core.recipe import read_recipe
 from glint.core.space import Space, Values
 from glint.pipelines.train import TrainingRun
 from glint.pipelines.trials import write_trials
-from glint.pipelines.tune import Trial, Tuned, Tuning, run_tuning
+from glint.pipelines.tune import Teller, Trial, Tuned, Tuning, note_score, read_scores, run_tuning
 
 SPACE = Space(
     fields={
@@ -27,6 +29,7 @@ def test_tuning_ranks_its_trials_and_a_finished_one_says_so(training: TrainingRu
     tuning, told = Tuning(training, SPACE, num_trials=3), Told()
     tuned = run_tuning(tuning, told)
     assert len(tuned.trials) == tuned.finished == 3
+    assert len({trial.trial for trial in tuned.trials}) == 3
     scores = [trial.score or 0 for trial in tuned.trials]
     assert scores == sorted(scores, reverse=True)
     assert all(0 <= trial.values["augmentation.shift"] <= 0.2 for trial in tuned.trials)
@@ -47,6 +50,25 @@ def test_a_trial_that_cannot_be_trained_does_not_stop_the_others(training: Train
     assert 0 < len(failed) < 4
     assert all("no_such_network" in (trial.error or "") for trial in failed)
     assert tuned.best.backbone == "test_resnet"
+
+
+def test_what_tells_of_trials_is_kept_without_its_terminal_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    told = Told()
+    told.lock = threading.RLock()  # type: ignore[attr-defined]
+    teller = Teller(told, tmp_path)
+    teller.set_state({"ended": ["a", "b"], "best": 0.5})
+    assert told.lines == ["trials that have ended before: 2; going on with the others"]
+    kept = pickle.loads(pickle.dumps(teller))  # noqa: S301
+    assert kept.get_state() == {"ended": [], "best": -1.0}
+    kept.set_state(teller.get_state())
+    assert kept.get_state() == teller.get_state() == {"ended": ["a", "b"], "best": 0.5}
+
+
+def test_scores_of_a_trial_outlast_a_restart_and_count_once(tmp_path: Path) -> None:
+    assert read_scores(tmp_path / "a") == ()
+    for epoch, score in ((-1, 0.1), (0, 0.2), (1, 0.4), (1, 0.4), (2, 0.3)):
+        note_score(tmp_path / "a", epoch, score)
+    assert read_scores(tmp_path / "a") == (0.1, 0.2, 0.4, 0.3)
 
 
 def test_a_space_that_the_recipe_refuses_is_the_users_mistake(training: TrainingRun) -> None:

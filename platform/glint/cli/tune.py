@@ -9,6 +9,8 @@ import typer
 
 from glint.cli.options import AsJson
 
+KEPT = "trials that have ended, and finished epochs of others, are"
+
 
 def tune(
     recipe: Annotated[Path, typer.Option(help="YAML file with the recipe to vary")],
@@ -42,20 +44,24 @@ def tune(
         glint train --recipe tuned/best.yaml --manifest manifest.parquet
     """
     from glint.cli.console import emit, next_step, progress
+    from glint.cli.interruption import kept_on_interruption
     from glint.cli.starting import start
     from glint.cli.tables import rows
     from glint.cli.training import open_run
     from glint.core.space import read_space
     from glint.pipelines.trials import write_trials
-    from glint.pipelines.tune import Tuning, run_tuning
+    from glint.pipelines.tune import Tuning, finished, is_begun, run_tuning
     from glint.settings import Settings
 
     settings = Settings()
     run = open_run(settings, recipe, set or (), manifest, workers, gpu)
     tuning = Tuning(run, read_space(space), trials, concurrent)
-    with progress() as told:
-        start(settings, told)
-        tuned = run_tuning(tuning, told, fresh)
+    state = tuning.state
+    with kept_on_interruption(lambda: KEPT if is_begun(state) else None), progress() as told:
+        tuned = None if fresh else finished(tuning, told)
+        if tuned is None:
+            start(settings, told)
+            tuned = run_tuning(tuning, told, fresh)
     write_trials(out, tuned)
     names = list(tuned.trials[0].values)
     lines = [(t.trial, t.score, t.epochs, *(t.values.get(name) for name in names), t.error) for t in tuned.trials]

@@ -6,7 +6,9 @@ glint tune --recipe recipe.yaml --space configs/spaces/boards.yaml --manifest ma
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,10 +27,21 @@ from glint.core.recipe import Recipe, with_fields
 from glint.core.space import Space, Values
 from glint.pipelines.board import ProgressBoard, in_thread
 from glint.pipelines.fitting import BEST_BY, fit
-from glint.pipelines.train import TrainingRun, check_run, make_plan
+from glint.pipelines.loading import CACHE_SHARE
+from glint.pipelines.run_checks import check_run
+from glint.pipelines.run_state import last_epoch
+from glint.pipelines.train import TrainingRun, make_plan
 
 REDUCTION = 3
 """ASHA: of so many trials that come to an epoch, one goes on (Li et al., 2020)."""
+TUNED = "tuned.json"
+"""What a finished tuning came to, in its directory."""
+SCORES = "scores.jsonl"
+"""Of a trial, in its folder: [epoch, score] a line."""
+_TRIAL_ID = re.compile(r"_([0-9a-f]+_\d{5})_")
+"""In the name of a trial's directory, as Ray Tune forms it."""
+STATE_EVERY_S = 2
+"""How often Ray Tune writes down the state of the trials: what an interrupted tuning knows of when it goes on."""
 
 
 class Trial(BaseModel):
@@ -79,39 +92,80 @@ class Tuning:
 
     @property
     def directory(self) -> Path:
-        """Where its trials keep their checkpoints."""
+        """Where all that belongs to it is kept."""
         return self.run.home / "tune" / self.id
+
+    @property
+    def trials(self) -> Path:
+        """Where each trial has a folder."""
+        return self.directory / "trials"
+
+    @property
+    def state(self) -> Path:
+        """Where Ray Tune keeps the state of the trials."""
+        return self.directory / "state"
 
 
 def run_tuning(tuning: Tuning, progress: Progress, fresh: bool = False) -> Tuned:
     """Tune, or continue, or say what a finished tuning came to; raises GlintError when no trial could be trained."""
+    if not fresh and (before := finished(tuning, progress)):
+        return before
     check_run(tuning.run)
     tuning.space.check(tuning.run.recipe)
     if fresh:
         shutil.rmtree(tuning.directory, ignore_errors=True)
-    finished = tuning.directory / "tuned.json"
-    if finished.exists():
-        progress.say(f"tuning {tuning.id} is finished already; --fresh starts over")
-        return Tuned.model_validate_json(finished.read_bytes())
     tuning.directory.mkdir(parents=True, exist_ok=True)
     progress.begin("tuning", tuning.num_trials, "trials")
-    grid = in_thread(_tuner(tuning, Teller(progress)).fit)
+    grid = in_thread(_tuner(tuning, Teller(progress, tuning.trials)).fit)
     progress.end()
     tuned = _tuned(tuning, grid)
-    finished.write_text(tuned.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (tuning.directory / TUNED).write_text(tuned.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return tuned
 
 
-class Teller(tune.Callback):
-    """Tells of trials as they end."""
+def is_begun(state: Path) -> bool:
+    """Whether there is a state of trials to go on from."""
+    return bool(tune.Tuner.can_restore(str(state))) and any(state.glob("experiment_state*.json"))
 
-    def __init__(self, progress: Progress) -> None:
+
+def finished(tuning: Tuning, progress: Progress) -> Tuned | None:
+    """What a finished tuning came to, telling so; None for any other. Needs no Ray."""
+    if not (tuning.directory / TUNED).exists():
+        return None
+    progress.say(f"tuning {tuning.id} is finished already; --fresh starts over")
+    return Tuned.model_validate_json((tuning.directory / TUNED).read_bytes())
+
+
+class Teller(tune.Callback):
+    """Tells of trials as they end, and notes their scores in the folder of each, where no restart loses them.
+
+    Ray Tune keeps how far it came with the state of the trials.
+    """
+
+    def __init__(self, progress: Progress, trials: Path) -> None:
         self._progress = progress
+        self._trials = trials
         self._ended: set[str] = set()
         self._best = -1.0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Ray Tune pickles its callbacks, and a bar on a terminal cannot be: a restored tuning is given this one anew.
+        return Teller, (Silent(), self._trials)
+
+    def get_state(self) -> dict[str, Any]:
+        """What has been told."""
+        return {"ended": sorted(self._ended), "best": self._best}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._ended, self._best = set(state["ended"]), float(state["best"])
+        if self._ended:
+            self._progress.say(f"trials that have ended before: {len(self._ended)}; going on with the others")
+        self._progress.update(len(self._ended), f"best {self._best:.4f}")
+
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """An epoch of a trial."""
+        note_score(self._trials / trial.trial_id, int(result["epoch"]), float(result[BEST_BY]))
         self._best = max(self._best, float(result[BEST_BY]))
         note = f"best {self._best:.4f}  trial {trial.trial_id} epoch {int(result['epoch']) + 1}"
         self._progress.update(len(self._ended), note)
@@ -131,13 +185,14 @@ class Teller(tune.Callback):
 
 
 def _tuner(tuning: Tuning, teller: Teller) -> tune.Tuner:
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    trainable = tune.with_resources(
-        tune.with_parameters(_train_trial, run=tuning.run, directory=tuning.directory / "trials"), {"CPU": 0.1}
-    )
-    state = tuning.directory / "state"
-    if tune.Tuner.can_restore(str(state)):
-        return tune.Tuner.restore(str(state), trainable=trainable, resume_unfinished=True)
+    os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": str(STATE_EVERY_S)}
+    trainable = tune.with_resources(tune.with_parameters(_train_trial, tuning=tuning), {"CPU": 0.1})
+    callbacks = [teller, JsonLoggerCallback()]
+    if is_begun(tuning.state):
+        tuner = tune.Tuner.restore(str(tuning.state), trainable=trainable, resume_unfinished=True)
+        assert tuner._local_tuner
+        tuner._local_tuner.get_run_config().callbacks = callbacks  # the one that was pickled tells nobody
+        return tuner
     epochs = _most_epochs(tuning)
     return tune.Tuner(
         trainable,
@@ -146,26 +201,35 @@ def _tuner(tuning: Tuning, teller: Teller) -> tune.Tuner:
             metric=BEST_BY,
             mode="max",
             num_samples=tuning.num_trials,
-            max_concurrent_trials=tuning.concurrent,
             scheduler=ASHAScheduler(
                 time_attr="epoch", max_t=epochs, grace_period=max(1, epochs // REDUCTION**2), reduction_factor=REDUCTION
             ),
-            search_alg=tune.search.BasicVariantGenerator(random_state=tuning.run.recipe.seed),
+            search_alg=tune.search.BasicVariantGenerator(
+                max_concurrent=tuning.concurrent, random_state=tuning.run.recipe.seed
+            ),
         ),
         run_config=tune.RunConfig(
-            name=state.name, storage_path=str(state.parent), callbacks=[teller, JsonLoggerCallback()], verbose=0
+            name=tuning.state.name, storage_path=str(tuning.directory), callbacks=callbacks, verbose=0
         ),
     )
 
 
-def _train_trial(config: dict[str, Any], run: TrainingRun, directory: Path) -> None:
-    """One trial, as Ray Tune runs it: it continues from its own last checkpoint where there is one."""
-    trial = replace(run, recipe=with_fields(run.recipe, config))
+def _train_trial(config: dict[str, Any], tuning: Tuning) -> None:
+    """One trial, as Ray Tune runs it: it continues from its own last checkpoint where there is one.
+
+    Trials at a time share the room for decoded images.
+    """
+    trial = replace(tuning.run, recipe=with_fields(tuning.run.recipe, config))
+    check_run(trial)
     board = ray.remote(num_cpus=0)(ProgressBoard).remote()
-    plan = replace(make_plan(trial, Silent()), board=board)
-    place = directory / str(tune.get_context().get_trial_id())
+    plan = replace(make_plan(trial, Silent(), CACHE_SHARE / tuning.concurrent), board=board)
+    place = tuning.trials / str(tune.get_context().get_trial_id())
     place.mkdir(parents=True, exist_ok=True)
-    fit(place, plan, run.workers, Silent(), [TuneReportCallback()])
+    resumed, reports = last_epoch(place) is not None, TuneReportCallback()
+    result = fit(place, plan, trial.workers, Silent(), [reports])
+    if resumed and result.metrics:
+        # The interruption may have come before the report of its last epoch; who hears one twice counts it once.
+        reports.after_report(None, [dict(result.metrics)], None)  # type: ignore[arg-type]
 
 
 def _most_epochs(tuning: Tuning) -> int:
@@ -183,7 +247,7 @@ def _domain(values: Values) -> Any:
 
 def _tuned(tuning: Tuning, grid: tune.ResultGrid) -> Tuned:
     trials = sorted(
-        [_trial(grid[i]) for i in range(len(grid))],
+        [_trial(tuning, grid[i]) for i in range(len(grid))],
         key=lambda trial: -1.0 if trial.score is None else trial.score,
         reverse=True,
     )
@@ -192,11 +256,12 @@ def _tuned(tuning: Tuning, grid: tune.ResultGrid) -> Tuned:
     return Tuned(run=tuning.id, trials=tuple(trials), best=with_fields(tuning.run.recipe, trials[0].values))
 
 
-def _trial(result: Any) -> Trial:
-    history = result.metrics_dataframe
-    scores = () if history is None or BEST_BY not in history else tuple(float(score) for score in history[BEST_BY])
+def _trial(tuning: Tuning, result: Any) -> Trial:
+    found = _TRIAL_ID.search(Path(result.path).name)
+    name = found[1] if found else ""
+    scores = read_scores(tuning.trials / name)
     return Trial(
-        trial=Path(result.path).name.split("_")[2] if result.path else "",
+        trial=name,
         score=max(scores, default=None),
         epochs=len(scores),
         seconds=round(float((result.metrics or {}).get("time_total_s", 0)), 1),
@@ -204,6 +269,21 @@ def _trial(result: Any) -> Trial:
         error=_reason(result.error) if result.error else None,
         scores=scores,
     )
+
+
+def note_score(folder: Path, epoch: int, score: float) -> None:
+    """Note an epoch's score in a trial's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / SCORES).open("a", encoding="utf-8") as file:
+        file.write(json.dumps([epoch, score]) + "\n")
+
+
+def read_scores(folder: Path) -> tuple[float, ...]:
+    """The scores noted in a trial's folder by epoch, each epoch once."""
+    if not (folder / SCORES).exists():
+        return ()
+    scores = dict(json.loads(line) for line in (folder / SCORES).read_text(encoding="utf-8").splitlines())
+    return tuple(scores[epoch] for epoch in sorted(scores))
 
 
 def _reason(error: BaseException) -> str:
