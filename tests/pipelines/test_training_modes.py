@@ -1,6 +1,8 @@
 """Ways of training beside the plain one, each from end to end on the boards of the fast tests."""
 
 import math
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +113,23 @@ def test_two_workers_take_the_same_steps_as_one(
     for metric in ("train_loss", "val_macro_f1"):
         one, two = val_history(alone, settings, metric), val_history(both, settings, metric)
         assert two == pytest.approx(one, abs=1e-3)
+
+
+def test_training_on_as_many_workers_as_there_is_room_for_comes_to_its_end(
+    train_with: Callable[..., Trained], settings: Settings, ray_cluster: None
+) -> None:
+    trained = train_with("elastic", {}, workers=Workers(1, 2))
+    assert sorted(val_history(trained, settings)) == [1, 2]
+
+
+@pytest.mark.skipif(not (os.environ.get("CXX") or shutil.which("g++")), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_learns_as_the_plain_one_does(
+    train_with: Callable[..., Trained], settings: Settings
+) -> None:
+    values = {"optimisation.epochs": 1, "augmentation.policy": "none", "precision": "fp32"}
+    plain, compiled = train_with("plain", values), train_with("compiled", values | {"optimisation.compile": True})
+    losses = [val_history(trained, settings, "train_loss")[1] for trained in (plain, compiled)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-2)
 
 
 def test_training_ends_early_when_it_gets_no_better(train_with: Callable[..., Trained], settings: Settings) -> None:
