@@ -21,7 +21,8 @@ class Explanations:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self._explainer: Explainer | None = None
-        self._loading = threading.Lock()
+        self._alone = threading.Lock()
+        """held for the network, which is loaded once, and whose features are caught from it by one image at a time"""
 
     def explain(self, data: bytes, label: str) -> str | None:
         """A PNG in base64 of the image in grey with what spoke for `label` over it.
@@ -30,10 +31,10 @@ class Explanations:
         """
         if label not in self._predictor.classes:
             return None
-        with self._loading:
-            explainer = self._explainer = self._explainer or Explainer(self._predictor.bundle)
         pixels = self._predictor.prepare(data).pixels
-        heat = explainer.saliency(pixels, self._predictor.classes.index(label))
+        with self._alone:
+            explainer = self._explainer = self._explainer or Explainer(self._predictor.bundle)
+            heat = explainer.saliency(pixels, self._predictor.classes.index(label))
         if heat is None:
             return None
         picture = Image.fromarray(decode(data, self._predictor.limits).permute(1, 2, 0).numpy())
