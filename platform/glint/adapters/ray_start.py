@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+import psutil
 import ray
 
 from glint.adapters.network import reach_ray
 
 OBJECT_STORE_BYTES = 1_000_000_000
+WORKERS_END_S = 5
 
 
 def join_ray(address: str) -> None:
@@ -58,6 +61,27 @@ def _init(num_cpus: int | None, include_dashboard: bool) -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+    atexit.register(_shut_down)
+
+
+def _shut_down() -> None:
+    """End this Ray, and those of its workers that are still there WORKERS_END_S seconds later.
+
+    Now and then one waits at its end for a thread of its own, for ever and with a gigabyte.
+    """
+    workers = [process for process in psutil.Process().children(recursive=True) if _is_worker(process)]
+    ray.shutdown()
+    _, left = psutil.wait_procs(workers, timeout=WORKERS_END_S)
+    for worker in left:
+        with suppress(psutil.NoSuchProcess):
+            worker.kill()
+    psutil.wait_procs(left, timeout=WORKERS_END_S)
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return str(process.name()).startswith("ray::")
+    return False
 
 
 @contextmanager
