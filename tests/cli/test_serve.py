@@ -48,6 +48,25 @@ def test_a_challenger_of_no_served_model_is_refused_by_name(bundle: Bundle, sigh
         serve(model=[str(bundle.directory)], challenger=[str(sighted.directory)], canary="10%")
 
 
+@pytest.mark.parametrize(
+    "prefix", ["az://", "az:///a", "images/line-4", "file:///data", "az://images//a", "az://images/.."]
+)
+def test_addresses_are_not_allowed_by_what_is_no_prefix(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    monkeypatch.setenv("GLINT_SERVE_URIS", json.dumps([prefix]))
+    with pytest.raises(GlintError, match=f"GLINT_SERVE_URIS: '{prefix}' must be az://CONTAINER or"):
+        serve(model=[str(bundle.directory)], port=0)
+
+
+def test_addresses_are_not_allowed_without_an_account_to_read_them_by(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLINT_SERVE_URIS", '["az://images/line-4"]')
+    with pytest.raises(GlintError, match="needs a storage account: set GLINT_BLOB_ACCOUNT"):
+        serve(model=[str(bundle.directory)], port=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_serves_until_told_to_stop_and_exits_with_0(tmp_path: Path, bundle: Bundle, stop: signal.Signals) -> None:

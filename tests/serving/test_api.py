@@ -363,6 +363,17 @@ def test_a_form_with_one_file_is_answered_as_the_raw_body_is(client: TestClient)
     )
 
 
+@pytest.mark.parametrize("name", ["images", '"images"'])
+def test_an_image_may_have_any_name(client: TestClient, name: str) -> None:
+    image = base64.b64encode(picture()).decode()
+    assert client.post("/v1/classify", json={"name": name, "image": image}).status_code == 200
+    padded = b'{"images":' + b" " * 2000 + b'[{"image":""}]}'
+    spaced = b" " * 2000 + b'{"images": [{"image": ""}]}'
+    for body in (padded, spaced):
+        answer = client.post("/v1/classify", content=body, headers={"content-type": "application/json"})
+        assert answer.json()["results"][0]["error"]["type"] == "empty"
+
+
 def test_json_brings_images_in_base64(client: TestClient) -> None:
     image = base64.b64encode(picture()).decode()
     expected = client.post("/v1/classify", content=picture()).json()

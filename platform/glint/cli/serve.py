@@ -85,6 +85,7 @@ def serve(
     from glint.cli.serving_options import needs_keys, num_replicas, share
     from glint.serving.batch_serve import stop_batch
     from glint.serving.online import free_port, stop_online
+    from glint.serving.uris import check_prefixes
     from glint.settings import Settings
     from glint.wiring import check_webhooks, open_model, open_serving, serving_sources
 
@@ -99,6 +100,7 @@ def serve(
         port, logs = free_port(host, port), settings.home_path / "logs"
     access_log = logs / "access.jsonl" if logs else None
     serving = open_serving(settings, guarded, access_log)
+    check_prefixes(serving.uri_prefixes, serving.images.account)
     serving = replace(serving, num_replicas=num_replicas(replicas), drain_s=drain_s)
     try:
         with progress() as told:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -61,6 +61,7 @@ class ImagesInput(BaseModel):
     images: Annotated[list[ImageInput], Field(min_length=1, max_length=MAX_IMAGES)]
 
 
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 _FILE = {"type": "string", "format": "binary"}
 REQUEST_BODY = {
     "description": (
@@ -152,8 +153,9 @@ async def _files(request: Request, body: bytes) -> tuple[list[Sent], bool]:
 
 def _from_json(body: bytes) -> tuple[list[Sent], bool]:
     try:
-        several = ImagesInput.model_validate_json(body) if b'"images"' in body[:1000] else None
-        one = None if several else ImageInput.model_validate_json(body)
+        given = _ANYTHING.validate_json(body)
+        several = ImagesInput.model_validate(given) if isinstance(given, dict) and "images" in given else None
+        one = None if several else ImageInput.model_validate(given)
     except ValidationError as error:
         raise invalid_json(error) from None
     if several:
