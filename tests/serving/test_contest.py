@@ -1,5 +1,6 @@
 import asyncio
 import io
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -40,11 +41,27 @@ def pictures(number: int = NUM_IMAGES) -> list[bytes]:
     return made
 
 
-def contest(sighted: Bundle, other: Bundle, kind: type[Predictor] = Predictor, **terms: float) -> Models:
+class Slow(Predictor):
+    """Takes several times as long."""
+
+    def interpret(self, *arguments: Any) -> Any:
+        time.sleep(0.05)
+        return super().interpret(*arguments)
+
+
+def contest(
+    sighted: Bundle,
+    other: Bundle,
+    kind: type[Predictor] = Predictor,
+    champion_kind: type[Predictor] = Predictor,
+    **terms: float,
+) -> Models:
     """Version 1 tells red as version 2, the challenger, may not."""
     challenger = Source("colours", lambda: Found("2", lambda: kind(other, "colours", "2")), "challenger")
     challenge = Challenge(challenger, **{"max_slowdown": 1e6, **terms})
-    champion = Source("colours", lambda: Found("1", lambda: Predictor(sighted, "colours", "1")), "champion", challenge)
+    champion = Source(
+        "colours", lambda: Found("1", lambda: champion_kind(sighted, "colours", "1")), "champion", challenge
+    )
     return Models([champion], Classifier(num_threads=1, max_wait_s=60), Metrics())
 
 
@@ -126,6 +143,27 @@ def test_a_challenger_that_takes_longer_than_allowed_is_sent_back(
     assert set(answered[:FEWEST]) == {"1", "2"}
     assert set(answered[FEWEST:]) == answering
     assert ("times the champion's" in caplog.text) == (answering == {"1"})
+
+
+@pytest.mark.parametrize(
+    ("challenger", "champion", "returns"), [(Slow, Predictor, 1), (Predictor, Slow, 0)], ids=["slower", "faster"]
+)
+def test_the_slower_side_is_the_one_that_is_measured(
+    sighted: Bundle, challenger: type[Predictor], champion: type[Predictor], returns: int
+) -> None:
+    models = contest(sighted, sighted, challenger, champion, canary=0.5, shadow=1, max_slowdown=2)
+    ask(models, pictures(FEWEST + 5))
+    assert counted(models, 'glint_contest_returns_total{model="colours"}') == returns
+
+
+def test_a_champion_that_answers_nobody_is_still_timed(sighted: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glint.serving.contest.FEWEST", 3)
+    models = contest(sighted, sighted, canary=1, max_slowdown=1e-6)
+    answered = versions(ask(models, pictures(200)))
+    compared = counted(models, 'glint_contest_compared_total{model="colours",result="same"}')
+    assert compared == 3
+    assert answered[0] == "2"
+    assert answered[-1] == "1", "back to the champion, which the three were enough for"
 
 
 def test_an_image_that_nobody_can_decode_is_no_error_of_the_challenger(sighted: Bundle) -> None:
