@@ -6,14 +6,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from tests.pipelines.progress import Told
+from tests.stores.store_documents import job as stored_job
 
 from glint.core.errors import GlintError
-from glint.core.job import CHUNK_ROWS, Chunk
+from glint.core.job import CHUNK_ROWS, Chunk, Totals
 from glint.core.job_options import JobOptions
 from glint.core.manifest import Manifest
 from glint.core.outcome import Outcome
 from glint.core.stores import Bridge, ResultStore
-from glint.pipelines.batch import freeze_input, run_batch
+from glint.pipelines.batch import freeze_input, judged, run_batch
 from glint.pipelines.batch_run import BatchRun
 from glint.settings import Settings
 from glint.wiring import open_images, open_store
@@ -96,6 +97,51 @@ def test_job_of_another_model_is_not_continued(batch: BatchRun) -> None:
     other = replace(named, model=batch.model.model_copy(update={"bundle": "0" * 32}))
     with pytest.raises(GlintError, match="'line-4' is a job of another model, policy or input"):
         run_batch(other, Told())
+
+
+def test_a_name_that_is_used_again_freezes_its_own_input(
+    batch: BatchRun, boards: Path, settings: Settings, tmp_path: Path
+) -> None:
+    run_batch(replace(batch, job="twice"), Told())
+    (tmp_path / "more").mkdir()
+    for number, picture in enumerate(sorted((boards / "spur").iterdir())[:3]):
+        (tmp_path / "more" / f"{number}.jpg").write_bytes(picture.read_bytes())
+    few = freeze_input(str(tmp_path / "more"), open_images(settings), settings.home_path, Told(), "twice")
+    elsewhere = open_store(Settings(store=f"sqlite:///{tmp_path / 'elsewhere.db'}"))
+    again = run_batch(replace(batch, job="twice", manifest=few, store=elsewhere), Told())
+    assert (again.status, again.statuses, again.unstarted) == ("completed", {"ok": 3}, 0)
+    assert Manifest.open(batch.home / "jobs" / "twice" / "manifest.parquet").digest == few.digest
+    assert run_batch(replace(batch, job="twice"), Told()).statuses == {"ok": 278, "undecodable": 2}
+
+
+def test_a_job_whose_images_are_not_all_accounted_for_has_not_completed() -> None:
+    job = stored_job("a", num_images=10)
+    totals = Totals(num_images=8, statuses=Counter(ok=8))
+    status, error = judged(JobOptions(), job, totals)
+    assert (status, error) == ("failed", "2 of 10 images have no outcome, although nothing is left to score")
+
+
+def test_the_input_is_frozen_before_the_job_is_known(batch: BatchRun, tmp_path: Path) -> None:
+    gone = replace(batch, job="early", manifest=replace(batch.manifest, path=tmp_path / "gone.parquet"))
+    with pytest.raises(FileNotFoundError):
+        run_batch(gone, Told())
+    bridge = Bridge()
+    assert bridge.run(batch.store.get_job("early")) is None
+    bridge.run(batch.store.close())
+    bridge.close()
+    assert run_batch(replace(batch, job="early"), Told()).status == "completed"
+
+
+def test_a_listing_belongs_to_the_job_that_is_named(boards: Path, settings: Settings, tmp_path: Path) -> None:
+    images = open_images(settings)
+    paths = [freeze_input(str(boards), images, tmp_path, Told(), job).path for job in ("a", "b", None)]
+    assert [path.relative_to(tmp_path).parts[:2] for path in paths] == [
+        ("jobs", "a"),
+        ("jobs", "b"),
+        ("inputs", paths[2].name),
+    ]
+    with pytest.raises(GlintError, match=r"--job '\.\./evil' must be"):
+        freeze_input(str(boards), images, tmp_path, Told(), "../evil")
 
 
 def test_changed_and_missing_files_are_outcomes_of_their_own(

@@ -18,7 +18,9 @@ import glint
 from glint.adapters.sqlite_store import SqliteStore
 from glint.client import RefusedError
 from glint.core.allowed import Allowed
-from glint.core.stores import Bridge
+from glint.core.errors import ConflictError
+from glint.core.stores import Bridge, Document
+from glint.pipelines.bottleneck import Work
 from glint.serving.batch_answers import PREFIX
 from glint.serving.batch_desk import Desk
 from glint.serving.batch_jobs import create_batch_app
@@ -214,6 +216,34 @@ def test_cancelling_stops_the_driver_and_leaves_what_was_done(
     assert len(client.get(f"jobs/{id}/results", params={"limit": 1000}).json()["outcomes"]) == 150
 
 
+def test_a_job_is_cancelled_also_where_nobody_can_tell_its_driver(
+    client: httpx.Client, endpoint: str, drivers: PlayedDrivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(name: str) -> None:
+        raise ConnectionError("no Ray there")
+
+    id = submitted(client)
+    monkeypatch.setattr(drivers, "stop", unreachable)
+    answer = client.post(f"jobs/{id}/cancel")
+    assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+
+
+def test_a_job_says_at_its_end_what_held_it_up(client: httpx.Client, endpoint: str, store: SqliteStore) -> None:
+    id, bridge = ended(client, store), Bridge()
+    assert client.get(f"jobs/{id}").json()["bottleneck"] is None
+    work = Work()
+    work.begin([("node", {"read": 1, "decode": 1, "infer": 1, "write": 1, "cores": 1})])
+    work.add(chunk_of(id, 0, 50)[0], write_s=0.1)
+    spent = work.bottleneck(node_price=0.5)
+    bridge.run(store.put_job(job(id, bottleneck=spent)))
+    for path in ("", "/progress"):
+        told = client.get(f"jobs/{id}{path}").json()["bottleneck"]
+        assert spent is not None
+        assert (told["line"], told["node_price"], told["cost_per_million"]) == (spent.line, 0.5, spent.cost_per_million)
+    bridge.run(store.close())
+    bridge.close()
+
+
 def test_results_come_in_pages_by_filter_and_as_files(client: httpx.Client, endpoint: str, store: SqliteStore) -> None:
     id = ended(client, store)
     whole = client.get(f"jobs/{id}/results", params={"limit": 1000, "status": "ok"}).json()["outcomes"]
@@ -253,6 +283,20 @@ def test_a_retry_leaves_only_the_chunks_that_are_not_scored_again(
     assert (again.status_code, again.json()["status"], again.json()["attempt"]) == (202, "queued", 2)
     assert again.json()["options"] == {"top_k": 2}
     assert [chunk.chunk for chunk in bridge.collect(store.chunks(id))] == left
+    bridge.close()
+
+
+def test_a_retry_that_somebody_overtakes_forgets_nothing(
+    client: httpx.Client, endpoint: str, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def overtaken(document: Document, etag: str | None = None) -> str:
+        raise ConflictError("somebody was quicker")
+
+    id, bridge = ended(client, store), Bridge()
+    monkeypatch.setattr(store, "put_document", overtaken)
+    assert client.post(f"jobs/{id}/retry", json={"what": "all"}).status_code == 409
+    assert len(bridge.collect(store.chunks(id))) == 3
+    bridge.run(store.close())
     bridge.close()
 
 

@@ -107,7 +107,7 @@ def run(
     with progress() as told:
         if warning:
             told.say(warning)
-        manifest = freeze_input(input, images, settings.home_path, told)
+        manifest = freeze_input(input, images, settings.home_path, told, job)
         start(settings, told)
         check_store(settings)
         batch = BatchRun(
@@ -142,7 +142,9 @@ def results(
     format: Annotated[Format, typer.Option(help="table, csv, or parquet (needs --out)")] = Format.table,
     out: Annotated[Path | None, typer.Option(help="FILE.csv or FILE.parquet to write")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many; a table has 50 by default")] = None,
-    url: Annotated[str | None, typer.Option(help="of the glint that served the job; default: this store")] = None,
+    url: Annotated[
+        str | None, typer.Option(envvar="GLINT_URL", help="of the glint that served the job; default: this store")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Show or export what became of each image.

@@ -11,6 +11,7 @@ from glint.cli.options import AsJson
 
 if TYPE_CHECKING:
     from glint.client import Client
+    from glint.serving.batch_answers import JobProgress
 
 Url = Annotated[str, typer.Option(envvar="GLINT_URL", help="of the glint that serves the jobs")]
 JobId = Annotated[str, typer.Argument(help="a job's id")]
@@ -19,6 +20,9 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 FAILED = 1
 """Exit code of a watch whose job did not complete."""
+
+
+WHAT = "what has no outcome yet; with it the mini-batches, of up to 99 images, in which any did not end ok; or all"
 
 
 class What(StrEnum):
@@ -59,7 +63,7 @@ def submit(
         asked |= {"max_attempts": max_attempts, "webhook": webhook}
         source = input[0] if len(input) == 1 else input
         job = client.batch.submit(endpoint, source, idempotency_key=key, **asked)
-    emit(job, json, fields(job), next_step(f"batch watch {job.id}"))
+    emit(job, json, fields(job), next_step(f"batch watch {job.id}{_where(url)}"))
 
 
 def status(
@@ -93,8 +97,7 @@ def status(
             emit(groups, json, rows(shown, [[getattr(one, name) for name in shown] for one in groups.groups]))
         else:
             progress = client.batch.progress(job)
-            said = client.batch.job(job).error
-            emit(progress, json, fields(progress), *([said] if said else []))
+            emit(progress, json, fields(progress), *_said(progress, client.batch.job(job).error))
 
 
 def watch(job: JobId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
@@ -114,8 +117,8 @@ def watch(job: JobId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
                 told.begin("scoring", last.num_images, "images")
                 begun = True
             told.update(last.done)
-        said = client.batch.job(job).error
-    emit(last, json, fields(last), *([said] if said else []), next_step(f"batch results {job} --url {url}"))
+        said = _said(last, client.batch.job(job).error)
+    emit(last, json, fields(last), *said, next_step(f"batch results {job} --url {url}"))
     if last.status != "completed":
         raise typer.Exit(FAILED)
 
@@ -152,12 +155,14 @@ def cancel(job: JobId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
 
 def retry(
     job: JobId,
-    what: Annotated[What, typer.Option(help="what has no outcome yet; with it what failed; or all")] = What.missing,
+    what: Annotated[What, typer.Option(help=WHAT)] = What.missing,
     option: Options = None,
     url: Url = DEFAULT_URL,
     json: AsJson = False,
 ) -> None:
     """Go on with a job that has ended, by the same model and input.
+
+    What was done already is scored again a mini-batch at a time, the images in it that ended ok too.
 
     Examples:
 
@@ -169,7 +174,7 @@ def retry(
 
     with connect(url) as client:
         found = client.batch.retry(job, what.value, options_of(option))
-    emit(found, json, f"job {found.id} is {found.status}", next_step(f"batch watch {found.id}"))
+    emit(found, json, f"job {found.id} is {found.status}", next_step(f"batch watch {found.id}{_where(url)}"))
 
 
 def delete(job: JobId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
@@ -196,6 +201,17 @@ def connect(url: str) -> Client:
     from glint.client import Client
 
     return Client(url)
+
+
+def _said(progress: JobProgress, error: str | None) -> list[str]:
+    """Lines about a job's end, where it has one."""
+    line = progress.bottleneck.line if progress.bottleneck else None
+    return [said for said in (error, line) if said]
+
+
+def _where(url: str) -> str:
+    """What a further command needs to find the same server."""
+    return "" if url == DEFAULT_URL else f" --url {url}"
 
 
 def options_of(given: list[str] | None) -> dict[str, Any]:

@@ -19,6 +19,21 @@ CHUNK_ROWS = 99
 JobStatus = Literal["running", "completed", "failed", "stopped", "interrupted"]
 
 
+class Bottleneck(BaseModel):
+    """What one run of a job spent, from when its scoring processes were ready."""
+
+    model_config = ConfigDict(frozen=True)
+
+    line: str = Field(description="the same for a person")
+    seconds: dict[str, float] = Field(description="by step, over all threads; wait: of images for a thread")
+    busy: dict[str, float] = Field(description="share of the time that a step's threads were at work, 0 to 1")
+    images_per_s: float
+    images_per_s_per_vcpu: float
+    node_price: float | None = Field(default=None, description="GLINT_NODE_PRICE: of a node, an hour")
+    num_nodes: int = Field(default=1, description="that the job ran on")
+    cost_per_million: float | None = Field(description="of a million images, in the currency of the price")
+
+
 class Job(BaseModel):
     """One run of a model over a frozen list of images."""
 
@@ -37,6 +52,7 @@ class Job(BaseModel):
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     ended_at: datetime | None = None
     error: str | None = None
+    bottleneck: Bottleneck | None = Field(default=None, description="of the last run that scored any image")
 
 
 class Chunk(BaseModel):

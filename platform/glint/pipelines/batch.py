@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from glint.adapters.images import Images
 from glint.core.errors import GlintError, ImageError
-from glint.core.job import Chunk, Job, JobStatus, Totals, num_chunks
+from glint.core.job import Bottleneck, Chunk, Job, JobStatus, Totals, num_chunks
 from glint.core.job_options import JobOptions
 from glint.core.manifest import Manifest
 from glint.core.names import check_name
@@ -28,13 +29,14 @@ from glint.core.outcome import ModelRef
 from glint.core.outcome_files import write_parquet
 from glint.core.progress import Progress
 from glint.core.stores import Bridge, outcome_pages
-from glint.pipelines.batch_run import BatchRun
-from glint.pipelines.bottleneck import Bottleneck, Work
+from glint.pipelines.batch_run import BatchRun, job_folder
+from glint.pipelines.bottleneck import Work
 from glint.pipelines.chunk_actors import ChunkActors
 from glint.pipelines.labels import NONE
 from glint.pipelines.snapshot import snapshot
 
 MANIFEST = ".parquet"
+FROZEN = "manifest.parquet"
 Chunks = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
@@ -59,18 +61,19 @@ class BatchResult(BaseModel):
     parquet: str | None = Field(description="file of all outcomes")
 
 
-def freeze_input(source: str, images: Images, home: Path, progress: Progress) -> Manifest:
+def freeze_input(source: str, images: Images, home: Path, progress: Progress, job: str | None = None) -> Manifest:
     """The manifest that `source` is, or a new one of the images in the folder or az:// prefix that it names.
 
-    What ends in .parquet is a manifest, in Blob Storage too. Raises GlintError for a source that is neither, or that
-    holds no images.
+    What ends in .parquet is a manifest, in Blob Storage too. A listing that was interrupted goes on: that of the same
+    `job`, or of the same source where no job is named. Raises GlintError for a source that is neither, or that holds no
+    images.
     """
     if source.startswith("az://") and source.endswith(MANIFEST):
         return Manifest.open(_fetched(source, images, home), option="--input")
     if Path(source).is_file():
         return Manifest.open(source, option="--input")
     name = hashlib.sha256(source.encode()).hexdigest()[:16]
-    listing = home / "inputs" / f"{name}.parquet"
+    listing = home / "inputs" / f"{name}.parquet" if job is None else job_folder(home, job) / "listing.parquet"
     listing.parent.mkdir(parents=True, exist_ok=True)
     try:
         snapshot(images, source, listing, labels=NONE, progress=progress)
@@ -96,13 +99,12 @@ def run_batch(run: BatchRun, progress: Progress, node_price: float | None = None
     try:
         job = _open_job(run, bridge)
         options = JobOptions.model_validate(job.options)
-        run = replace(run, manifest=_freeze(run), options=options)
+        run = replace(run, manifest=Manifest.open(job.manifest), options=options)
         totals, work = _run_job(run, job, bridge, progress)
-        error = options.too_many_errors(totals, job.num_images)
         unstarted = job.num_images - totals.num_images
-        if error and unstarted:
-            error = f"stopped with {unstarted:,} images unstarted: {error}"
-        job = _end_job(run, job, bridge, ("stopped" if unstarted else "failed") if error else "completed", error)
+        bottleneck = work.bottleneck(node_price)
+        job = job.model_copy(update={"bottleneck": bottleneck or job.bottleneck})
+        job = _end_job(run, job, bridge, *judged(options, job, totals))
         parquet = _write_parquet(run, bridge) if options.parquet else None
     finally:
         bridge.run(run.store.close())
@@ -121,9 +123,19 @@ def run_batch(run: BatchRun, progress: Progress, node_price: float | None = None
         decisions=dict(totals.decisions),
         seconds=round(seconds, 1),
         images_per_s=round(work.num_images / seconds, 1),
-        bottleneck=work.bottleneck(node_price),
+        bottleneck=bottleneck,
         parquet=parquet,
     )
+
+
+def judged(options: JobOptions, job: Job, totals: Totals) -> tuple[JobStatus, str | None]:
+    """How a job ends whose chunks came to these totals, and why if it did not complete."""
+    error, unstarted = options.too_many_errors(totals, job.num_images), job.num_images - totals.num_images
+    if error and unstarted:
+        return "stopped", f"stopped with {unstarted:,} images unstarted: {error}"
+    if unstarted:
+        error = f"{unstarted:,} of {job.num_images:,} images have no outcome, although nothing is left to score"
+    return ("failed", error) if error else ("completed", None)
 
 
 def _run_job(run: BatchRun, job: Job, bridge: Bridge, progress: Progress) -> tuple[Totals, Work]:
@@ -177,12 +189,13 @@ def _open_job(run: BatchRun, bridge: Bridge) -> Job:
         model_uri=run.model_uri,
         input=run.input,
         input_digest=run.manifest.digest,
-        manifest=str(_frozen_path(run)),
+        manifest=str(run.folder / FROZEN),
         num_images=run.manifest.num_rows,
         num_chunks=num_chunks(run.manifest.num_rows, run.options.mini_batch_size),
     )
     running = {"status": "running", "ended_at": None, "error": None, "options": _options(run, known).model_dump()}
-    job = job.model_copy(update=running)
+    job = job.model_copy(update=running | {"manifest": str(run.folder / FROZEN)})
+    _freeze(run.manifest, Path(job.manifest))  # before the job is known, or it could be refused for what it lacks
     bridge.run(run.store.put_job(job))
     return job
 
@@ -200,19 +213,17 @@ def _options(run: BatchRun, known: Job | None) -> JobOptions:
     return run.options.model_copy(update={"mini_batch_size": first})
 
 
-def _frozen_path(run: BatchRun) -> Path:
-    return run.folder / "manifest.parquet"
-
-
-def _freeze(run: BatchRun) -> Manifest:
-    """A copy of the input that nobody else writes to."""
-    path = _frozen_path(run)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        shutil.copyfile(run.manifest.path, partial)
-        partial.replace(path)
-    return Manifest.open(path)
+def _freeze(manifest: Manifest, path: Path) -> None:
+    """Have a copy of the input at `path` that nobody else writes to; what lies there stays if it has the same rows."""
+    with suppress(GlintError):  # there is none, or what is none
+        if Manifest.open(path).digest == manifest.digest:
+            return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    shutil.copyfile(manifest.path, partial)
+    if Manifest.open(partial).digest != manifest.digest:
+        raise GlintError(f"--input {manifest.path} was changed while it was copied; run the same command again")
+    partial.replace(path)
 
 
 def _write_parquet(run: BatchRun, bridge: Bridge) -> str:

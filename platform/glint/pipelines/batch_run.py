@@ -11,6 +11,7 @@ from glint.adapters.images import Images
 from glint.core.job import job_id
 from glint.core.job_options import JobOptions
 from glint.core.manifest import Manifest
+from glint.core.names import check_name
 from glint.core.outcome import ModelRef
 from glint.core.stores import ResultStore
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 CHUNKS_AT_ONCE = 2
 """Of one process: while the last images of a chunk are scored and written, the next one's fill the threads."""
+
+
+def job_folder(home: Path, job: str) -> Path:
+    """Where the files of a job lie below GLINT_HOME; raises GlintError for a name that would lead out of it."""
+    check_name("--job", job)
+    return home / "jobs" / job
 
 
 @dataclass(frozen=True)
@@ -57,4 +64,4 @@ class BatchRun:
     @property
     def folder(self) -> Path:
         """Where the job's own files lie: its frozen input, its outcomes as Parquet."""
-        return self.home / "jobs" / self.id
+        return job_folder(self.home, self.id)

@@ -6,26 +6,15 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from glint.core.job import Chunk
+from glint.core.job import Bottleneck, Chunk
 
 DOING = {"read": "reading", "decode": "decoding", "infer": "inferring", "write": "writing"}
 FULL = 0.8
 """Busy beyond this, a step's threads hold up the rest."""
 
 
-class Bottleneck(BaseModel):
-    """What one run of a job spent, from when its scoring processes were ready."""
-
-    model_config = ConfigDict(frozen=True)
-
-    line: str = Field(description="the same for a person")
-    seconds: dict[str, float] = Field(description="by step, over all threads; wait: of images for a thread")
-    busy: dict[str, float] = Field(description="share of the time that a step's threads were at work, 0 to 1")
-    images_per_s: float
-    images_per_s_per_vcpu: float
-    cost_per_million: float | None = Field(description="of a million images, in the currency of GLINT_NODE_PRICE")
+NodeThreads = tuple[str, Mapping[str, int]]
+"""The id of the node that an actor is on, and how many threads each step has there, with `cores`."""
 
 
 class Work:
@@ -35,14 +24,17 @@ class Work:
         self.num_images = 0
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._threads: Counter[str] = Counter()
-        self._num_nodes = 0
+        self._nodes = set[str]()
+        self._num_cores = 0
         self._began = self._ended = time.monotonic()
 
-    def begin(self, threads: Sequence[Mapping[str, int]]) -> None:
-        """Scoring begins, with so many threads by step, and `cores`, on each node."""
-        self._num_nodes = sum("cores" in one for one in threads)  # who only infers has none of its own
-        for one in threads:
-            self._threads.update(one)
+    def begin(self, threads: Sequence[NodeThreads]) -> None:
+        """Scoring begins, by actors of which several may be on one node, and share its cores."""
+        self._nodes = {node for node, _ in threads}
+        cores = {node: own["cores"] for node, own in threads if "cores" in own}  # who only infers tells of none
+        self._num_cores = sum(cores.values())
+        for _, own in threads:
+            self._threads.update(own)
         self._began = self._ended = time.monotonic()
 
     def add(self, chunk: Chunk, write_s: float) -> None:
@@ -74,8 +66,10 @@ class Work:
             seconds={step: round(self._seconds[step], 2) for step in (*DOING, "wait")},
             busy={step: round(share, 3) for step, share in busy.items()},
             images_per_s=round(self.images_per_s, 1),
-            images_per_s_per_vcpu=round(self.images_per_s / self._threads["cores"], 1),
-            cost_per_million=None if node_price is None else round(node_price * self._num_nodes * hours, 2),
+            images_per_s_per_vcpu=round(self.images_per_s / self._num_cores, 1),
+            node_price=node_price,
+            num_nodes=len(self._nodes),
+            cost_per_million=None if node_price is None else round(node_price * len(self._nodes) * hours, 2),
         )
 
 

@@ -15,13 +15,16 @@ from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
 from glint.pipelines.batch_run import CHUNKS_AT_ONCE, BatchRun
+from glint.pipelines.bottleneck import NodeThreads
 from glint.pipelines.chunk_answers import Decoded, Written
 from glint.pipelines.scoring_process import ScoringProcess
 
 CLOSE_S = 2.0
+MAX_RETRIES = 3
+"""Of a call whose actor or node died; without a bound an image that kills the engine of a GPU would do so for ever."""
 
 Out = dict[Any, tuple[Any, deque[Any]]]
 """Calls that are out: the actor that does each, and where that one is free again."""
@@ -33,9 +36,9 @@ class ChunkActor:
     def __init__(self, run: BatchRun, apart: bool) -> None:
         self._process = ScoringProcess(run, apart)
 
-    def threads(self) -> dict[str, int]:
-        """How many threads each step has here."""
-        return self._process.threads()
+    def threads(self) -> NodeThreads:
+        """How many threads each step has, and on which node."""
+        return str(ray.get_runtime_context().get_node_id()), self._process.threads()
 
     def score(self, chunk: int) -> Written | Decoded | None:
         """Score and write a chunk, or decode it; None where the actor was closed meanwhile."""
@@ -72,7 +75,7 @@ class ChunkActors:
         for actor in (*self._first, *self._second):
             ray.kill(actor)
 
-    def threads(self) -> list[dict[str, int]]:
+    def threads(self) -> list[NodeThreads]:
         """How many threads each step has, by actor; waits until all of them are ready."""
         return _told([actor.threads.remote() for actor in (*self._first, *self._second)])
 
@@ -111,7 +114,7 @@ def _actors(kind: type, arguments: tuple[Any, ...], num: int, closing: int = 0, 
         num_cpus=1,
         max_concurrency=CHUNKS_AT_ONCE + closing,
         max_restarts=-1,
-        max_task_retries=-1,
+        max_task_retries=MAX_RETRIES,
         scheduling_strategy="SPREAD",
         **resources,
     )
@@ -125,11 +128,17 @@ def _infer_actor() -> type:
 
 
 def _told(refs: list[Any]) -> list[Any]:
-    """The answers; an actor's error is raised as what it was, without Ray's words about it."""
+    """The answers; an actor's error is raised as what it was, without Ray's words about it.
+
+    Raises RuntimeError where an actor died more than MAX_RETRIES times of the same call.
+    """
     try:
         return ray.get(refs)
     except RayTaskError as error:
         raise error.cause from None
+    except RayActorError as error:
+        said = "an actor that scores, or its node, died each of {} times that it was given the same mini-batch: {}"
+        raise RuntimeError(said.format(MAX_RETRIES + 1, error)) from None
 
 
 def num_nodes() -> int:

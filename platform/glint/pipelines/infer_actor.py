@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
+import ray
 import torch
 
 from glint.core.errors import ImageError
 from glint.pipelines.batch_run import CHUNKS_AT_ONCE, BatchRun
+from glint.pipelines.bottleneck import NodeThreads
 from glint.pipelines.chunk_answers import Decoded, Written
 from glint.pipelines.chunk_writer import ChunkWriter
 from glint.pipelines.scoring import GPU_BATCH, Scored, check_engine, infer
@@ -22,9 +24,9 @@ class InferActor:
         self._writer = ChunkWriter(run, self._predictor)
         torch.set_num_threads(1)  # as where decoding and inferring are fused: chunks run beside each other
 
-    def threads(self) -> dict[str, int]:
-        """How many threads each step has here."""
-        return {"infer": 1, "write": CHUNKS_AT_ONCE}
+    def threads(self) -> NodeThreads:
+        """How many threads each step has, and on which node."""
+        return str(ray.get_runtime_context().get_node_id()), {"infer": 1, "write": CHUNKS_AT_ONCE}
 
     def score(self, decoded: Decoded) -> Written:
         """Infer what could be decoded of a chunk, and write the whole of it."""

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from glint.core.manifest import SCHEMA, Manifest, write_manifest
 from glint.core.progress import Progress
 from glint.core.submission import JobInput
 from glint.pipelines.batch import freeze_input
+from glint.pipelines.batch_run import job_folder
 
 LISTS = (".csv", ".jsonl")
 
@@ -36,7 +38,8 @@ def open_input(
         manifest = _from_uris(read_list(asked.uri, images), home, job_id, progress)
     else:
         source = str(asked.uri)
-        manifest = freeze_input(source if source.startswith("az://") else local_path(source), images, home, progress)
+        place = source if source.startswith("az://") else local_path(source)
+        manifest = freeze_input(place, images, home, progress, job_id)
     for batch in manifest.batches(["uri"]):
         for uri in batch.column("uri").to_pylist():
             check(uri)
@@ -55,8 +58,10 @@ def read_list(uri: str, images: Images) -> list[str]:
 
 
 def _text(uri: str, images: Images) -> str:
+    whole = copy(images)
+    whole.max_bytes = None  # which is for images
     try:
-        return images.read(uri).decode()
+        return whole.read(uri).decode("utf-8-sig")  # as spreadsheets write it
     except UnicodeDecodeError:
         raise GlintError(f"input {uri} must be UTF-8") from None
     except GlintError as error:
@@ -72,7 +77,7 @@ def _csv(text: str, uri: str) -> Iterator[str]:
 
 
 def _jsonl(text: str, uri: str) -> Iterator[str]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -93,7 +98,7 @@ def _from_uris(uris: Sequence[str], home: Path, job_id: str, progress: Progress)
     once = list(dict.fromkeys(uris))
     if len(once) < len(uris):
         progress.say(f"{len(uris) - len(once):,} addresses are named more than once and scored once")
-    path = home / "inputs" / f"{job_id}.parquet"
+    path = job_folder(home, job_id) / "listing.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     nothing = {name: pa.nulls(len(once), SCHEMA.field(name).type) for name in SCHEMA.names}
     rows = pa.table({**nothing, "uri": pa.array(once, pa.string())}, schema=SCHEMA)

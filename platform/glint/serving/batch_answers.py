@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from glint.core.endpoint import Deployment, Endpoint
+from glint.core.job import Bottleneck
 from glint.core.outcome import ModelRef, Outcome
 from glint.core.submission import JobInput, Submission, SubmissionStatus
 
@@ -15,7 +16,8 @@ PREFIX = "/v1/batch"
 """Of every path below which the API answers."""
 
 What = Literal["missing", "failed", "all"]
-"""What a retry scores: what has no outcome yet; with it what ended otherwise than ok; or everything."""
+"""What a retry scores: what has no outcome yet; with it the mini-batches in which any image ended otherwise than ok; or
+everything."""
 
 
 class _Asked(BaseModel):
@@ -50,7 +52,10 @@ class JobRequest(_Asked):
 class Retry(_Asked):
     """What to score again, with which options over those of the job."""
 
-    what: What = "missing"
+    what: What = Field(
+        default="missing",
+        description="failed: whole mini-batches, of up to 99 images, in which any did not end as ok; all: everything",
+    )
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -69,6 +74,7 @@ class JobAnswer(BaseModel):
     max_attempts: int
     driver: str = Field(description="what Ray calls the driver of this attempt")
     error: str | None
+    bottleneck: Bottleneck | None = Field(description="what held the last run up; null before, in lists and notices")
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -98,6 +104,7 @@ class JobProgress(BaseModel):
     statuses: dict[str, int]
     labels: dict[str, int]
     decisions: dict[str, int]
+    bottleneck: Bottleneck | None = Field(description="what held the last run up; null before its end")
 
 
 class ResultPage(BaseModel):
@@ -137,7 +144,7 @@ def driver_name(submission: Submission) -> str:
     return f"{submission.driver}-{round(submission.created_at.timestamp() * 1000):x}"
 
 
-def job_answer(submission: Submission) -> JobAnswer:
+def job_answer(submission: Submission, bottleneck: Bottleneck | None = None) -> JobAnswer:
     """The submission as callers see it."""
-    told = {name: getattr(submission, name) for name in JobAnswer.model_fields if name != "driver"}
-    return JobAnswer(**told, driver=driver_name(submission))
+    told = {name: getattr(submission, name) for name in JobAnswer.model_fields if name in Submission.model_fields}
+    return JobAnswer(**told, driver=driver_name(submission), bottleneck=bottleneck)

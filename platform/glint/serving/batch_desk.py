@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
@@ -21,6 +22,8 @@ from glint.serving.batch_answers import ErrorGroup, Errors, JobProgress, JobRequ
 
 MAX_ERRORS = 20_000
 MAX_EXAMPLES = 3
+
+logger = logging.getLogger(__name__)
 
 
 class Desk:
@@ -129,13 +132,19 @@ class Desk:
         return found[0]
 
     async def cancel(self, id: str) -> Submission:
-        """Cancelled, its driver told to stop; what it has written stays. One that has ended stays as it is."""
+        """Cancelled, its driver told to stop; what it has written stays. One that has ended stays as it is.
+
+        Where Ray does not answer, the driver ends when it next looks into the books.
+        """
         await self.job(id)
         after = await self.books.change(id, lambda one: None if one.ended else one.end("cancelled"))
         if after is None:
             raise MissingError(f"there is no job {id!r}")
         if after.status == "cancelled":
-            await asyncio.to_thread(self._drivers.stop, driver_name(after))
+            try:
+                await asyncio.to_thread(self._drivers.stop, driver_name(after))
+            except Exception:  # cancelled it is: a driver that nobody could tell looks into the books itself
+                logger.exception("the driver of job %s could not be told to stop", id)
         return after
 
     async def retry(self, id: str, asked: Retry) -> Submission:
@@ -145,15 +154,21 @@ class Desk:
         size = job_options(before.options).mini_batch_size
         if job_options(options).mini_batch_size != size:
             raise GlintError(f"options.mini_batch_size of job {id} stays {size}, as its chunks are numbered by it")
-        if asked.what != "missing":
-            chunks = [chunk async for chunk in self.store.chunks(id)]
-            wanted = {one.chunk for one in chunks if asked.what == "all" or set(one.statuses) - {"ok"}}
-            await self.store.forget_chunks(id, wanted)
         again = before.again().model_copy(update={"options": options})
-        after = await self.books.change(id, lambda one: again if one == before else None)
-        if after != again:
-            raise ConflictError(f"job {id} was changed meanwhile")
-        return again
+        if asked.what != "missing":
+            # Claimed before any chunk is forgotten, and queued after that: a driver begins by what chunks there are.
+            attempts = {"attempt": again.attempt, "first_attempt": again.first_attempt}
+            before = await self._replace(before, before.model_copy(update=attempts))
+            chunks, every = self.store.chunks(id), asked.what == "all"
+            wanted = {one.chunk async for one in chunks if every or set(one.statuses) - {"ok"}}
+            await self.store.forget_chunks(id, wanted)
+        return await self._replace(before, again)
+
+    async def _replace(self, before: Submission, after: Submission) -> Submission:
+        """The submission by another one; ConflictError where it is not what it was any more."""
+        if await self.books.change(before.id, lambda one: after if one == before else None) != after:
+            raise ConflictError(f"job {before.id} was changed meanwhile")
+        return after
 
     async def delete_job(self, id: str) -> None:
         """Without the job, its outcomes, files and place in the books; ConflictError for one that has not ended."""
@@ -185,6 +200,7 @@ class Desk:
             status=submission.status,
             model=job.model if job else None,
             num_images=job.num_images if job else None,
+            bottleneck=job.bottleneck if job else None,
             done=totals.num_images,
             statuses=dict(totals.statuses),
             labels=dict(totals.labels),

@@ -121,7 +121,8 @@ def _add_jobs(app: FastAPI, desk: Desk) -> None:
 
     @app.get("/jobs/{id}", summary="One job")
     async def show_job(id: str) -> JobAnswer:
-        return job_answer(await desk.job(id))
+        submission, job = await desk.job(id), await desk.store.get_job(id)
+        return job_answer(submission, job.bottleneck if job else None)
 
     @app.delete("/jobs/{id}", status_code=204, summary="Delete a job that has ended, with its outcomes")
     async def delete_job(id: str) -> None:
