@@ -9,9 +9,13 @@ as of a store that stays away, and the supervisor starts another one.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -26,6 +30,12 @@ if TYPE_CHECKING:
     from glint.core.progress import Progress
     from glint.pipelines.batch import BatchResult
     from glint.pipelines.batch_run import BatchRun
+    from glint.wiring.models import Model
+
+WATCH_S = 5.0
+"""Between looks of a driver at what the books say of it."""
+OWN_POLICY = 0
+"""The number of the policy that a bundle came with."""
 
 
 def main() -> None:
@@ -49,7 +59,7 @@ def drive(job_id: str, settings: Settings) -> None:
     if submission is None:
         return
     try:
-        with progress() as told:
+        with progress() as told, _ended_by_the_books(submission, settings):
             result = _score(submission, settings, told)
     except StoreError:
         raise  # it may be back for the next attempt
@@ -92,6 +102,8 @@ def _open_run(submission: Submission, settings: Settings, told: Progress) -> Bat
     bridge.close()
     options = job_options({"ttl_days": settings.outcome_ttl_days} | submission.options)
     model = open_model(known.model_uri if known else submission.model, settings, options.engine)
+    if known is not None:
+        model = _with_policy(model, known.model.policy, settings)
     asked = submission.input
     if known and Path(known.manifest).exists():
         asked = asked.model_copy(update={"uri": known.manifest, "uris": None})
@@ -112,6 +124,50 @@ def _open_run(submission: Submission, settings: Settings, told: Progress) -> Bat
         job=submission.id,
         options=options,
     )
+
+
+def _with_policy(model: Model, digest: str, settings: Settings) -> Model:
+    """The model with the policy that its job began with, whichever the registry holds active by now.
+
+    Where nobody has that policy any more the model stays as it is, which run_batch refuses.
+    """
+    from glint.core.policy import Policy
+    from glint.vision.bundle import Bundle
+    from glint.wiring.storage import open_registry
+
+    if model.bundle.policy.digest == digest or model.name is None or model.version is None:
+        return model
+    registry = open_registry(settings)
+    for number in (OWN_POLICY, *registry.policies(model.name, model.version)):
+        text = registry.policy(model.name, model.version, number)
+        bundle = Bundle(model.bundle.directory, Policy.model_validate_json(text) if text else None)
+        if bundle.policy.digest == digest:
+            return replace(model, bundle=bundle)
+    return model
+
+
+@contextmanager
+def _ended_by_the_books(begun: Submission, settings: Settings) -> Iterator[None]:
+    """Interrupts this process once the books say that it is over: also where nobody could tell Ray to stop it.
+
+    So does a later attempt, and the deletion of the job.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(WATCH_S):
+            with suppress(GlintError):  # the next look may find the store again
+                now = _change(begun.id, settings, lambda submission: None)
+                if now is None or now.ended or now.attempt != begun.attempt:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
+
+    watching = threading.Thread(target=watch, name="glint-books", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def _begin(job_id: str, settings: Settings) -> Submission | None:
