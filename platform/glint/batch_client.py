@@ -23,8 +23,15 @@ from glint.core.submission import WAITING
 from glint.serving.batch_answers import JobProgress
 
 POLL_S = 1.0
+POLL_SHARE = 20
+"""An answer sums over all that a job has written, so that pauses between them grow with what they take."""
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def _pause_s(answer_s: float) -> float:
+    """Until a job is looked at again, after an answer that took so long."""
+    return max(POLL_S, POLL_SHARE * answer_s)
 
 
 def _now(call: Callable[P, Call[T]]) -> Callable[Concatenate[Batch, P], T]:
@@ -73,11 +80,13 @@ class Batch:
     def watch(self, id: str) -> Iterator[JobProgress]:
         """How far a job is, again and again until it has ended."""
         while True:
+            began = time.monotonic()
             progress = self.progress(id)
+            pause_s = _pause_s(time.monotonic() - began)
             yield progress
             if progress.status not in WAITING:
                 return
-            time.sleep(POLL_S)
+            time.sleep(pause_s)
 
     def wait(self, id: str) -> JobProgress:
         """What it came to, once it has ended."""
@@ -128,11 +137,13 @@ class AsyncBatch:
     async def watch(self, id: str) -> AsyncIterator[JobProgress]:
         """How far a job is, again and again until it has ended."""
         while True:
+            began = time.monotonic()
             progress = await self.progress(id)
+            pause_s = _pause_s(time.monotonic() - began)
             yield progress
             if progress.status not in WAITING:
                 return
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(pause_s)
 
     async def wait(self, id: str) -> JobProgress:
         """What it came to, once it has ended."""
