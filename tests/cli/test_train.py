@@ -1,6 +1,7 @@
 """Interrupting a training as a person does, and going on."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def test_interrupted_training_says_how_to_go_on_and_goes_on(command: list[str], 
     nothing = interrupted([*command, "--fresh"], home, after="starting Ray")
     assert nothing.splitlines()[-1] == "glint: interrupted; nothing is kept yet"
     said = interrupted([*command, "--fresh"], home, after="epoch 2/5").splitlines()[-1]
-    assert said.startswith(("glint: interrupted; epoch 2 of 5 is kept; ", "glint: interrupted; epoch 3 of 5 is kept; "))
+    # Ray Train notes a checkpoint some moments after the epoch is told of, and would go on from the one before.
+    assert re.match(r"glint: interrupted; epoch [123] of 5 is kept; ", said)
     assert said.endswith(f"glint {shlex.join(command)} goes on from there")
     [(first, status)] = runs(home)
     ended = again(command, home)
