@@ -79,6 +79,26 @@ def test_weights_of_another_backbone_are_refused_with_the_first_that_do_not_fit(
     assert equal(taker.state_dict(), before) == set(before)
 
 
+def test_weights_of_a_larger_backbone_of_the_same_kind_are_refused_although_they_fill_all_of_it() -> None:
+    taker = model("resnet18")
+    before = {name: tensor.clone() for name, tensor in taker.state_dict().items()}
+    with pytest.raises(
+        GlintError, match=r"'w\.pth' do not fit the backbone resnet18: it has no place for 96 of"
+    ) as caught:
+        load_weights(taker, weights("resnet34"), "resnet18")
+    assert "tensors in layer1, layer2, layer3 and 1 more, and at most 10% may be left over; layer1.2." in str(
+        caught.value
+    )
+    assert equal(taker.state_dict(), before) == set(before)
+
+
+def test_a_few_tensors_more_than_the_backbone_has_are_left_over_and_told() -> None:
+    given = weights("resnet18", num_classes=1000)
+    more = {f"layer1.0.extra{i}": torch.ones(1) for i in range(3)} | {f"decoder.{i}": torch.ones(1) for i in range(99)}
+    report = load_weights(model("resnet18"), replace(given, state=given.state | more), "resnet18")
+    assert (report.matched_share, report.head, len(report.unexpected)) == (1, "new", 102)
+
+
 def test_a_bundle_of_another_backbone_is_refused_by_name() -> None:
     given = replace(weights(), backbone="test_resnet", classes=CLASSES)
     with pytest.raises(GlintError, match=r"'v3' do not fit the backbone resnet18: they are of test_resnet"):

@@ -16,6 +16,8 @@ from glint.vision.weights import FOREIGN, State, Weights, listed
 
 MIN_SHARE = 0.9
 """Of the backbone's tensors and of its parameters; weights that fill less are those of another backbone."""
+MAX_UNEXPECTED = 0.1
+"""Of the weights' tensors below the model's own top-level modules; weights with more are those of a larger backbone."""
 FILTER = "checkpoint_filter_fn"
 """timm's name for what makes its own of a backbone's foreign checkpoints, and of those for other image sizes."""
 
@@ -59,7 +61,7 @@ def load_weights(
 
     A first convolution for another number of channels is adapted, and so are position embeddings for another image
     size. Where the classes of both are known, the head takes over the rows of those that they share. `source` is what
-    the weights are called. Raises GlintError for the weights of another backbone.
+    the weights are called. Raises GlintError for the weights of another backbone, a larger one of its kind included.
     """
     called = source or weights.source
     if weights.backbone not in (None, backbone):
@@ -76,6 +78,7 @@ def load_weights(
     report = _report(called, backbone, own, state, head)
     if min(report.num_matched / max(report.num_tensors, 1), report.matched_share) < MIN_SHARE:
         raise GlintError(_mismatch(report, own, state))
+    _refuse_larger(report, own, state)
     model.load_state_dict(fits, strict=False)
     if rows is None or classes is None or report.head == "new":
         return report
@@ -151,6 +154,25 @@ def _report(source: str, backbone: str, own: State, state: State, head: list[str
         missing=tuple(name for name in body if name not in state),
         unexpected=tuple(name for name in state if name not in own),
     )
+
+
+def _refuse_larger(report: LoadReport, own: State, state: State) -> None:
+    """A resnet34's weights have all that a resnet18 takes, and more of it; what is unused elsewhere is no such sign."""
+    tops = {_top(name) for name in own}
+    below = [name for name in state if _top(name) in tops]
+    extra = [name for name in report.unexpected if _top(name) in tops]
+    if len(extra) <= MAX_UNEXPECTED * len(below):
+        return
+    raise GlintError(
+        f"recipe.weights {report.source!r} do not fit the backbone {report.backbone}: it has no place for {len(extra)} "
+        f"of their {len(below)} tensors in {listed(sorted({_top(name) for name in extra}))}, and at most "
+        f"{MAX_UNEXPECTED:.0%} may be left over; {listed(extra)}"
+    )
+
+
+def _top(name: str) -> str:
+    """The top-level module of a tensor."""
+    return name.partition(".")[0]
 
 
 def _mismatch(report: LoadReport, own: State, state: State) -> str:
