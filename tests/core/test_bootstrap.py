@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from glint.core.bootstrap import MIN_JUDGED_GROUPS, Bootstrap, bootstrap
+from glint.core.bootstrap import MIN_JUDGED_GROUPS, Bootstrap, Differences, bootstrap
 from glint.core.intervals import MIN_GROUPS, resample
 
 CLASSES = ("good", "open", "short")
@@ -28,6 +28,19 @@ def test_the_finest_column_stands_in_for_too_few_groups_and_is_named() -> None:
     assert drawn is not None
     assert (said.column, said.num_groups) == ("serial", 150)
     assert said.note == "group has 4 values, fewer than 20"
+
+
+def test_images_without_a_value_of_a_stand_in_column_are_one_group_and_counted_so() -> None:
+    serial = [None if i < 200 else f"S{i % 25}" for i in range(300)]
+    drawn, said = bootstrap({"group": groups(4), "serial": serial}, num_replicates=10)
+    assert drawn is not None
+    assert (said.num_groups, drawn.counts.shape[1], len(set(drawn.codes[:200].tolist()))) == (26, 26, 1)
+    assert said.note == "group has 4 values, fewer than 20 (the 200 images without a value count as one)"
+
+
+def test_an_image_without_a_group_is_one_of_its_own() -> None:
+    _, said = bootstrap({"group": [None if i < 200 else "board" for i in range(300)]}, num_replicates=10)
+    assert (said.column, said.num_groups, said.note) == ("group", 201, None)
 
 
 def test_nothing_is_drawn_without_enough_values_and_the_reason_is_given() -> None:
@@ -70,6 +83,21 @@ def test_averages_over_classes_have_no_interval_when_resamples_would_lose_a_clas
     found = Bootstrap(np.arange(300) % 60, resample(60)).scores(targets, predicted, CLASSES)
     assert (found.macro_f1, found.balanced_accuracy) == (None, None)
     assert found.accuracy is not None
+
+
+def test_paired_averages_have_no_interval_either_when_resamples_would_lose_a_class() -> None:
+    targets, predicted = images()
+    drawn = Bootstrap(np.arange(300) % 60, resample(60))
+
+    def paired(guesses: np.ndarray) -> Differences:
+        return drawn.differences(*(drawn.tallies(targets, side, 3) for side in (targets, guesses)))
+
+    assert paired(predicted).macro_f1 is not None
+    targets[targets == 2], predicted[predicted == 2] = 0, 0
+    assert paired(predicted).macro_f1 is not None, "no class that is nowhere keeps the others from being judged"
+    predicted[0] = 2
+    assert paired(predicted).macro_f1 is None
+    assert paired(predicted).recall[0] is not None
 
 
 @pytest.mark.parametrize("right", [True, False])

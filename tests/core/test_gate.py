@@ -104,6 +104,13 @@ def test_too_few_groups_are_refused_for_want_of_evidence_however_good_the_model(
     assert "there is no interval to judge it by: group has 3 values" in found["macro-F1"].measured
 
 
+def test_a_class_in_too_few_groups_to_average_is_refused_for_want_of_evidence() -> None:
+    targets = np.where(np.arange(600) < 12 * 4, 2, np.arange(600) % 2)
+    found = judged(targets, targets, targets=targets)
+    assert verdicts(found) == {"macro-F1": "refused"}
+    assert found["macro-F1"].measured.endswith("a class is in fewer than 5 values of group")
+
+
 @pytest.mark.parametrize("few", [MIN_CLASS_IMAGES - 1, 0])
 def test_a_class_of_few_images_is_not_judged_by_itself(few: int) -> None:
     keep = (TARGETS != 2) | (np.cumsum(TARGETS == 2) <= few)

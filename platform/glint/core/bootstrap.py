@@ -102,7 +102,7 @@ class Bootstrap:
         actual, given = (_groups_with(part) for part in (tallies.actual, tallies.given))
         either = _groups_with(tallies.actual + tallies.given)
         every = self.counts.shape[1]
-        averaged = every if min(either[either > 0], default=0) >= MIN_AVERAGED_GROUPS else 0
+        averaged = every if _can_be_averaged(tallies) else 0
         hits = (targets == predicted).all(1) if targets.ndim == 2 else targets == predicted
         return ScoreIntervals(
             accuracy=self.share(hits),
@@ -126,11 +126,12 @@ class Bootstrap:
         return interval(second - first)
 
     def differences(self, before: Tallies, after: Tallies) -> Differences:
-        """Of after minus before, paired."""
+        """Of after minus before, paired; macro-F1 has none where a class of either is in too few groups."""
+        averaged = _can_be_averaged(before) and _can_be_averaged(after)
         first, second = (metric_replicates(side, self.counts) for side in (before, after))
         recalls = zip((second["recall"] - first["recall"]).T, _groups_with(before.actual), strict=True)
         return Differences(
-            macro_f1=interval(second["macro_f1"] - first["macro_f1"]),
+            macro_f1=interval(second["macro_f1"] - first["macro_f1"]) if averaged else None,
             micro_f1=interval(second["micro_f1"] - first["micro_f1"]),
             recall=[interval(values) if groups >= MIN_JUDGED_GROUPS else None for values, groups in recalls],
         )
@@ -141,7 +142,8 @@ def bootstrap(
 ) -> tuple[Bootstrap | None, Resampling]:
     """Resamples over `group` or, where that has fewer than MIN_GROUPS values, over the finest column; or none.
 
-    columns: the values by image of `group` and of the manifest's further columns.
+    columns: the values by image of `group` and of the manifest's further columns. An image without a group is a group
+    of its own; those without a value of another column are one, for nothing says that they don't belong together.
     """
     column = resampling_column(columns)
     num_groups = len(set(group_codes(columns["group"]).tolist())) if "group" in columns else 0
@@ -149,15 +151,20 @@ def bootstrap(
     if column is None:
         note = f"{few}, and no other column has as many"
         return None, Resampling(column=None, num_groups=num_groups, replicates=0, note=note)
-    codes = group_codes(columns[column])
+    codes = group_codes(columns[column], alone=column == "group")
     drawn = Bootstrap(codes, resample(int(codes.max()) + 1, num_replicates))
     said = Resampling(
         column=column,
         num_groups=drawn.counts.shape[1],
         replicates=num_replicates,
-        note=None if column == "group" else few,
+        note=None if column == "group" else few + _without_value(columns[column]),
     )
     return drawn, said
+
+
+def _without_value(values: Sequence[str | None]) -> str:
+    number = sum(value is None for value in values)
+    return f" (the {number:,} {'image' if number == 1 else 'images'} without a value count as one)" if number else ""
 
 
 def _interval(replicates: Array, num_groups: int) -> Interval | None:
@@ -168,6 +175,12 @@ def _interval(replicates: Array, num_groups: int) -> Interval | None:
     if found is not None and found.low == found.high and found.low in (0, 1):
         return exact_interval(int(found.low) * num_groups, num_groups)
     return found
+
+
+def _can_be_averaged(tallies: Tallies) -> bool:
+    """Whether every class that images have or were given is in MIN_AVERAGED_GROUPS."""
+    groups = _groups_with(tallies.actual + tallies.given)
+    return bool(min(groups[groups > 0], default=0) >= MIN_AVERAGED_GROUPS)
 
 
 def _groups_with(counts: Any) -> Array:

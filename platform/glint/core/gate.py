@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from glint.core.bootstrap import MIN_JUDGED_GROUPS, Resampling
+from glint.core.bootstrap import MIN_AVERAGED_GROUPS, MIN_JUDGED_GROUPS, Resampling
 from glint.core.comparison import Comparison, Difference
 from glint.core.duplicates import NEAR_BITS, NUM_BITS
 from glint.core.finding import Finding
@@ -115,7 +115,9 @@ def non_inferiority(
     """
     overall = comparison.scores["macro_f1"]
     if overall.interval is None:
-        why = f"{overall.difference:+.4f}, but there is no interval to judge it by: {resampling.note or 'undefined'}"
+        few = f"a class is in fewer than {MIN_AVERAGED_GROUPS} values of {resampling.column}"
+        reason = resampling.note if resampling.column is None else few
+        why = f"{overall.difference:+.4f}, but there is no interval to judge it by: {reason}"
         return [Finding(rule="macro-F1", verdict="refused", measured=why, limit=f"above -{margins.macro_f1:g}")]
     recalls = [_of_class(name, one, support[name], margins.recall) for name, one in sorted(comparison.recall.items())]
     return [_difference("macro-F1", overall, margins.macro_f1), *recalls]

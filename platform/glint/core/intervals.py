@@ -56,10 +56,12 @@ def resampling_column(columns: Mapping[str, Sequence[str | None]]) -> str | None
     return finest if finest is not None and sizes[finest] >= MIN_GROUPS else None
 
 
-def group_codes(values: Sequence[str | None]) -> Array:
-    """The number 0..G-1 of each image's group (N,); an image without a value is a group of its own."""
-    numbers: dict[str | int, int] = {}
-    codes = [numbers.setdefault(i if value is None else value, len(numbers)) for i, value in enumerate(values)]
+def group_codes(values: Sequence[str | None], alone: bool = True) -> Array:
+    """The number 0..G-1 of each image's group (N,); those without a value are each a group of their own, or all one."""
+    numbers: dict[str | int | None, int] = {}
+    codes = [
+        numbers.setdefault(i if value is None and alone else value, len(numbers)) for i, value in enumerate(values)
+    ]
     return np.array(codes, dtype=np.int64)
 
 
