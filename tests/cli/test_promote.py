@@ -104,10 +104,33 @@ def test_an_approval_that_was_not_needed_is_none(registry: Registry, name: str) 
     assert recorded(registry, name, "2")["reason"] is None
 
 
-@pytest.mark.parametrize("options", [("--approve", "why not"), ("--approve", " ", "--manifest", "m.parquet")])
-def test_an_approval_needs_a_gate_and_a_reason(name: str, options: tuple[str, ...]) -> None:
-    with pytest.raises(GlintError, match=r"--approve .* needs --manifest FILE and a reason"):
+def test_a_policy_that_stays_behind_is_told(registry: Registry, name: str, sighted: Bundle) -> None:
+    registry.promote(name, "1", "champion")
+    registry.put_policy(name, "1", sighted.policy.model_copy(update={"review_below": 0.9}).model_dump_json())
+    _, warned = ask("promote", name, "--version", "2", "--approve", "a try")
+    assert "the policy that was set for version 1 stays with it" in " ".join(warned.split())
+
+
+@pytest.mark.parametrize("options", [("--approve", " "), ("--approve", " ", "--manifest", "m.parquet")])
+def test_an_approval_needs_a_reason(registry: Registry, name: str, options: tuple[str, ...]) -> None:
+    with pytest.raises(GlintError, match=r"--approve ' ' overrides the gate, so it needs a reason"):
         ask("promote", name, "--version", "2", *options)
+    assert registry.alias(name, "champion") is None
+
+
+def test_a_champion_is_not_replaced_without_gate_or_reason(registry: Registry, name: str) -> None:
+    ask("promote", name, "--version", "1")
+    refusal = rf"models:/{name}@champion is version 1: for version 2 to take its place, --manifest FILE asks the gate"
+    with pytest.raises(GlintError, match=refusal):
+        ask("promote", name, "--version", "2")
+    assert registry.alias(name, "champion") == "1"
+    assert ask("promote", name, "--version", "1")[0]["before"] == "1", "which replaces nothing"
+    assert ask("promote", name, "--version", "2", "--alias", "canary")[0]["version"] == "2"
+    told, warned = ask("promote", name, "--version", "2", "--approve", "line 4 is down")
+    assert (told["version"], told["before"], told["gate"]) == ("2", "1", "unchecked")
+    assert "nothing was checked" in warned
+    record = recorded(registry, name, "2")
+    assert (record["gate"], record["reason"]) == ("unchecked", "line 4 is down")
 
 
 def test_a_manifest_or_version_that_is_not_there_is_told_before_anything_starts(
@@ -122,7 +145,7 @@ def test_a_manifest_or_version_that_is_not_there_is_told_before_anything_starts(
 
 def test_rollback_undoes_promotions_one_by_one(name: str) -> None:
     for version in ("1", "2"):
-        ask("promote", name, "--version", version)
+        ask("promote", name, "--version", version, "--approve", "a try")
     told, _ = ask("rollback", name)
     assert (told["version"], told["before"]) == ("1", "2")
     with pytest.raises(GlintError, match="nothing to go back to"):

@@ -129,7 +129,7 @@ class Registry(Tracking):
         if not earlier:
             raise GlintError(
                 f"there is nothing to go back to: models:/{name}@{alias} is version {current}, and glint promote has "
-                f"set no other before; glint promote {name} --version N names one"
+                f"set no other before; glint promote {name} --version N --manifest FILE names one"
             )
         target = earlier.pop()
         self._set_alias(name, alias, target)

@@ -115,7 +115,7 @@ def demonstrate(
     trained = stages.run("train", lambda: train(run, progress), _train_text)
     stages.run(
         "promote",
-        lambda: promote(run.registry, trained.model, trained.version, "champion", None, None),
+        lambda: promote(run.registry, trained.model, trained.version, "champion", None, "a demonstration"),
         lambda _: f"models:/{trained.model}@champion is version {trained.version}",
     )
     model = f"models:/{trained.model}@champion"

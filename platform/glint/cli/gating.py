@@ -13,6 +13,7 @@ from rich.console import RenderableType
 from glint.adapters.registry import Registry
 from glint.cli.tables import rows
 from glint.cli.who import user
+from glint.core.errors import GlintError
 from glint.core.gate import Gate, GateReport, Margins, Promotion
 from glint.core.manifest import Manifest
 from glint.core.progress import Progress
@@ -64,6 +65,26 @@ def _candidate(model: Model, settings: Settings) -> Candidate:
     return Candidate(model.bundle, model.ref, opening)
 
 
+def check_first(registry: Registry, name: str, version: str, alias: str) -> None:
+    """Raise GlintError where an alias means another version: nothing takes its place unchecked without a reason."""
+    before = registry.alias(name, alias)
+    if before not in (None, version):
+        raise GlintError(
+            f"models:/{name}@{alias} is version {before}: for version {version} to take its place, --manifest FILE "
+            'asks the gate, or --approve "REASON" goes without'
+        )
+
+
+def left_behind(registry: Registry, promoted: Promoted) -> str | None:
+    """What to know of a policy that `glint policy` had set for the version before; None where there is none."""
+    if promoted.before in (None, promoted.version) or not registry.policy_number(promoted.model, str(promoted.before)):
+        return None
+    return (
+        f"the policy that was set for version {promoted.before} stays with it; "
+        f"glint policy {promoted.model}/{promoted.version} sets one for version {promoted.version}"
+    )
+
+
 def promote(
     registry: Registry, name: str, version: str, alias: str, report: GateReport | None, reason: str | None
 ) -> Promoted:
@@ -81,7 +102,7 @@ def promote(
             before=before,
             gate=gate,
             by=user(),
-            reason=reason if refused else None,
+            reason=None if gate == "passed" else reason,
             refused=refused,
             manifest=report.manifest_digest if report else None,
         )

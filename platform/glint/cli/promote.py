@@ -15,7 +15,7 @@ def promote(
     version: Annotated[int, typer.Option(min=1, help="to promote")],
     alias: Annotated[str, typer.Option(help="to move")] = "champion",
     manifest: Annotated[
-        Path | None, typer.Option(help="what the gate compares version and champion on; without it nothing is checked")
+        Path | None, typer.Option(help="what the gate compares version and champion on; the first one needs none")
     ] = None,
     split: Annotated[str, typer.Option(help="of the manifest; training must not have seen it")] = "test",
     margin: Annotated[
@@ -27,15 +27,19 @@ def promote(
         float | None, typer.Option(min=0, help="for an image, whatever the champion takes")
     ] = None,
     approve: Annotated[
-        str | None, typer.Option(metavar="REASON", help="promote even if the gate refuses; kept with user and time")
+        str | None,
+        typer.Option(
+            metavar="REASON", help="promote even if the gate refuses or is not asked; kept with user and time"
+        ),
     ] = None,
     json: AsJson = False,
 ) -> None:
     """Make a version the champion: `models:/NAME@champion` then means that version.
 
-    With a manifest the version has to pass the gate first: no worse than the champion beyond a margin, overall and
-    for each class, for certain; scored as training scored it; not much slower; and tested on images that training has
-    not seen. Where the gate refuses, the reasons are told a line each, nothing changes, and the exit code is 1.
+    Where there is a champion, the version has to pass the gate on a manifest first: no worse than the champion beyond
+    a margin, overall and for each class, for certain; scored as training scored it; not much slower; and tested on
+    images that training has not seen. Where the gate refuses, the reasons are told a line each, nothing changes, and
+    the exit code is 1.
 
     Examples:
 
@@ -43,7 +47,7 @@ def promote(
 
         glint promote boards --version 2 --manifest manifest.parquet --approve "line 4 has a new camera"
 
-        glint promote boards --version 2
+        glint promote boards --version 1
     """
     from glint.cli import gating
     from glint.cli.console import emit, progress, stderr
@@ -53,9 +57,12 @@ def promote(
     from glint.settings import Settings
     from glint.wiring import open_registry
 
-    if approve is not None and not (manifest and approve.strip()):
-        raise GlintError(f"--approve {approve!r} overrides the gate, so it needs --manifest FILE and a reason")
+    if approve is not None and not approve.strip():
+        raise GlintError(f"--approve {approve!r} overrides the gate, so it needs a reason")
     settings, report = Settings(), None
+    registry = open_registry(settings)
+    if not (manifest or approve):
+        gating.check_first(registry, name, str(version), alias)
     if manifest:
         margins = Margins(
             macro_f1=margin, recall=class_margin, latency_factor=latency_factor, max_latency_ms=max_latency_ms
@@ -64,10 +71,12 @@ def promote(
         with progress() as told:
             start(settings, told)
             report = judge(told)
-    promoted = gating.promote(open_registry(settings), name, str(version), alias, report, approve)
+    promoted = gating.promote(registry, name, str(version), alias, report, approve)
     emit(promoted, json, *gating.drawn(promoted))
     if promoted.gate == "unchecked":
         stderr.print("nothing was checked: with --manifest FILE the version has to pass the gate first")
+        if policy := gating.left_behind(registry, promoted):
+            stderr.print(policy, markup=False)
     if promoted.gate == "refused" and report:
         for finding in report.refused:
             stderr.print(f"glint: refused by {finding.line}", markup=False)

@@ -78,7 +78,7 @@ class Promotion(BaseModel):
     gate: Gate
     by: str
     at: datetime = Field(default_factory=lambda: datetime.now(UTC))
-    reason: str | None = Field(default=None, description="why what the gate refused was approved")
+    reason: str | None = Field(default=None, description="why what the gate refused, or has not seen, was approved")
     refused: tuple[str, ...] = Field(default=(), description="the rules that refused")
     manifest: str | None = Field(default=None, description="digest of what the gate looked at")
 
