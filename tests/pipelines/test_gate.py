@@ -16,6 +16,7 @@ from glint.core.gate import Finding, GateReport, Margins
 from glint.core.manifest import Manifest, write_manifest
 from glint.pipelines.evaluate import Candidate
 from glint.pipelines.gate import Trial, run_gate
+from glint.pipelines.lineage import Origin
 from glint.pipelines.train import Trained
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
@@ -91,9 +92,10 @@ def test_every_reason_to_refuse_is_found_at_once(
     assert "train-00" in found["shared groups"].measured
     assert "1 of 181 are in training too" in found["identical images"].measured
     assert "leaky.png = " in found["identical images"].measured
+    assert "(181 of 181 images and 90 of 90 of training could be read)" in found["identical images"].measured
     assert (report.near_duplicates[0].bits, report.near_duplicates[0].uri[-9:]) == (0, "leaky.png")
     # The manifest is another one than the model's, and that one is not at hand.
-    assert found["training data"].verdict == "reported"
+    assert found["training data"].verdict == "refused"
     assert found["training data"].measured.startswith(f"the model was trained on manifest {colours.digest[:16]}")
 
 
@@ -108,13 +110,31 @@ def test_training_data_are_those_of_the_models_own_manifest_where_it_is_at_hand(
     for one in new:
         one["split"] = {"test-00": "train", "test-01": "val"}[one["group"]]
     later = write_manifest(tmp_path / "later.parquet", [pa.Table.from_pylist(old + new)], source="test")
-    put_to = replace(trial(later, settings), training=colours)
+    put_to = replace(trial(later, settings), origins=[Origin("models:/colours/1", colours.digest, colours)])
     report = run_gate(candidate(sighted, settings), None, put_to, Told())
     found = by_rule(report)
     assert found["champion"].verdict == "not judged"
     assert [finding.rule for finding in report.refused] == ["shared groups", "identical images"]
     assert found["shared groups"].measured == "2 are in training too: train-00, train-01"
     assert "training data" not in found
+    # The same where it is an earlier model, whose weights the training began with, that had seen them.
+    further = write_manifest(tmp_path / "further.parquet", [pa.Table.from_pylist(new)], source="test")
+    own = Origin("models:/colours/2", further.digest, further)
+    report = run_gate(candidate(sighted, settings), None, replace(put_to, origins=[own, *put_to.origins]), Told())
+    assert [finding.rule for finding in report.refused] == ["shared groups", "identical images"]
+
+
+def test_training_images_that_are_gone_are_not_judged(
+    sighted: Bundle, colours: Manifest, settings: Settings, ray_cluster: None, tmp_path: Path
+) -> None:
+    rows = [one for one in colours.table().to_pylist() if one["split"] == "test"]
+    gone = [one | {"uri": one["uri"] + ".gone", "split": "train"} for one in colours.table(split="train").to_pylist()]
+    tested = write_manifest(tmp_path / "tested.parquet", [pa.Table.from_pylist(rows)], source="test")
+    learned = write_manifest(tmp_path / "learned.parquet", [pa.Table.from_pylist(gone)], source="test")
+    put_to = replace(trial(tested, settings), origins=[Origin("models:/colours/1", learned.digest, learned)])
+    found = by_rule(run_gate(candidate(sighted, settings), None, put_to, Told()))
+    assert (found["shared groups"].verdict, found["identical images"].verdict) == ("passed", "refused")
+    assert found["identical images"].measured == "not judged: 180 of 180 images and 0 of 60 of training could be read"
 
 
 OLD, NEW = ("train-00", "train-01"), ("test-00", "test-01")

@@ -179,6 +179,19 @@ class Registry(Tracking):
         kept = self._kept(run, MANIFEST)
         return self._fetched(run, kept[0]) if kept else None
 
+    def manifest_of(self, digest: str) -> Path | None:
+        """The manifest with this digest, where any training has kept it."""
+        where = f"tags.`glint.manifest` = '{digest}'"
+        for run in self._client.search_runs([self._experiment], where):
+            if kept := self._kept(run.info.run_id, MANIFEST):
+                return self._fetched(run.info.run_id, kept[0])
+        return None
+
+    def meant(self, name: str, alias: str) -> list[str]:
+        """The versions that an alias means or has meant, the latest first."""
+        found = [*self._earlier(name, alias), self.alias(name, alias)]
+        return list(dict.fromkeys(version for version in reversed(found) if version))
+
     def keep_report(self, name: str, version: str, report: str) -> None:
         """Keep what the gate said (JSON) with the version's run."""
         run = self._version(name, version, None).run_id

@@ -41,10 +41,11 @@ def enter(
     """Open what the gate needs: the version, what the alias means now, and the data; the rest needs a running Ray."""
     # Here, for without a manifest neither Ray nor torch is needed.
     from glint.pipelines.gate import Trial, run_gate
+    from glint.pipelines.lineage import origins
 
     opened, registry = Manifest.open(manifest), open_registry(settings)
     challenger = open_model(f"models:/{name}/{version}", settings)
-    before, training = registry.alias(name, alias), registry.training_manifest(name, version)
+    before = registry.alias(name, alias)
     champion = open_model(f"models:/{name}/{before}", settings) if before else None
     trial = Trial(
         manifest=opened,
@@ -52,7 +53,7 @@ def enter(
         images=open_images(settings),
         limits=open_limits(settings),
         margins=margins,
-        training=Manifest.open(training) if training else None,
+        origins=origins(name, version, registry),
     )
     sides = _candidate(challenger, settings), _candidate(champion, settings) if champion else None
     return partial(run_gate, *sides, trial)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -38,6 +38,7 @@ from glint.core.progress import Progress
 from glint.pipelines.evaluate import Candidate, score_split
 from glint.pipelines.evaluation import ScoredSplit, compare, scores_of
 from glint.pipelines.fingerprints import take_fingerprints
+from glint.pipelines.lineage import Origin
 from glint.pipelines.targets import labelled_table
 from glint.vision.decode import Limits
 from glint.vision.fingerprint import Fingerprint
@@ -54,7 +55,7 @@ MAX_NEAR = 20
 class Trial:
     """What the challenger is put to: a split of a manifest, and how good is good enough.
 
-    training: the manifest that the challenger was trained on, where it is at hand and another one.
+    origins: what the challenger has learned from; where nothing is said of that, only its manifest's digest is known.
     """
 
     manifest: Manifest
@@ -62,7 +63,7 @@ class Trial:
     images: Images
     limits: Limits
     margins: Margins
-    training: Manifest | None = None
+    origins: Sequence[Origin] = ()
 
 
 def run_gate(challenger: Candidate, champion: Candidate | None, trial: Trial, progress: Progress) -> GateReport:
@@ -78,7 +79,10 @@ def run_gate(challenger: Candidate, champion: Candidate | None, trial: Trial, pr
         )
     scored, resampling, findings = _compare(challenger, champion, trial, progress)
     findings += _try_out(challenger, champion, trial, progress)
-    leaks, unknown = _leaks(challenger, trial, progress)
+    origins = [_at_hand(one, trial.manifest) for one in trial.origins or [_unnamed(challenger)]]
+    absent = [one.absence for one in origins if not (one.manifest or one.foreign)]
+    known = [one.manifest for one in origins if one.manifest] + ([trial.manifest] if absent else [])
+    leaks = _leaks(known, trial, progress)
     return GateReport(
         challenger=challenger.model,
         champion=champion.model if champion else None,
@@ -89,7 +93,7 @@ def run_gate(challenger: Candidate, champion: Candidate | None, trial: Trial, pr
         left_out=dict(Counter(scored.left_out.values())),
         resampling=resampling,
         margins=trial.margins,
-        findings=(*findings, *leakage(leaks, unknown)),
+        findings=(*findings, *leakage(leaks, absent, [one.called for one in origins if one.foreign])),
         near_duplicates=tuple(leaks.near[:MAX_NEAR]),
     )
 
@@ -152,29 +156,40 @@ def time_single_images(predictors: Sequence[Predictor], pictures: Sequence[bytes
     return [float(np.percentile(times[NUM_WARM:], 95)) * 1000 for times in took_s]
 
 
-def _leaks(challenger: Candidate, trial: Trial, progress: Progress) -> tuple[Leaks, str | None]:
-    """What the split shares with the training images, and the digest of their manifest where that is not at hand."""
-    trained_on = challenger.bundle.info.manifest
-    at_hand = [one for one in (trial.manifest, trial.training) if one and one.digest == trained_on]
-    source = at_hand[0] if at_hand else trial.manifest
+def _unnamed(challenger: Candidate) -> Origin:
+    return Origin("the model", challenger.bundle.info.manifest)
+
+
+def _at_hand(origin: Origin, given: Manifest) -> Origin:
+    """With the given manifest where that is the one that it was trained on."""
+    return replace(origin, manifest=given) if origin.digest == given.digest else origin
+
+
+def _leaks(manifests: Sequence[Manifest], trial: Trial, progress: Progress) -> Leaks:
+    """What the split shares with the training images of these manifests."""
     columns = ["uri", "etag", "group"]
     tested = trial.manifest.table(columns, split=trial.split, labelled=True)
-    seen = pa.concat_tables([source.table(columns, split=split, labelled=True) for split in LEARNED_FROM])
-    distinct = pa.concat_tables([tested, seen]).group_by("uri", use_threads=False).aggregate([("etag", "first")])
-    distinct = distinct.select(["uri", "etag_first"]).rename_columns(["uri", "etag"])
-    found = take_fingerprints(distinct, trial.images, trial.limits, progress)
-    mine, theirs = ([uri for uri in rows["uri"].to_pylist() if uri in found] for rows in (tested, seen))
+    distinct = {one.digest: one for one in manifests}.values()
+    seen = pa.concat_tables(
+        [one.table(columns, split=split, labelled=True) for one in distinct for split in LEARNED_FROM]
+    )
+    every = pa.concat_tables([tested, seen]).group_by("uri", use_threads=False).aggregate([("etag", "first")])
+    every = every.select(["uri", "etag_first"]).rename_columns(["uri", "etag"])
+    found = take_fingerprints(every, trial.images, trial.limits, progress)
+    of_split, of_training = (list(dict.fromkeys(rows["uri"].to_pylist())) for rows in (tested, seen))
+    mine, theirs = ([uri for uri in uris if uri in found] for uris in (of_split, of_training))
     twins = identical([found[uri].sha256 for uri in mine], [found[uri].sha256 for uri in theirs])
     looked = sum(one.looks is not None for one in found.values())
-    leaks = Leaks(
+    return Leaks(
         groups=sorted(_groups(tested) & _groups(seen)),
         identical=[(mine[i], theirs[j]) for i, j in twins],
         near=_near(found, mine, theirs),
-        num_images=tested.num_rows,
-        num_training=seen.num_rows,
-        unreadable=distinct.num_rows - looked,
+        num_images=len(of_split),
+        num_read=len(mine),
+        num_training=len(of_training),
+        num_training_read=len(theirs),
+        unreadable=every.num_rows - looked,
     )
-    return leaks, None if at_hand else trained_on
 
 
 def _near(found: Mapping[str, Fingerprint], mine: Sequence[str], theirs: Sequence[str]) -> list[NearDuplicate]:
