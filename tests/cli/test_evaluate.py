@@ -85,6 +85,12 @@ def test_a_terminal_shows_scores_with_intervals_calibration_decisions_and_compar
     assert "1 images left out: {'missing': 1}" in text
 
 
+def test_a_terminal_warns_of_a_calibration_by_the_same_split() -> None:
+    told = ", which was fitted on this very split"
+    assert told in printed(Policy(temperature=0.8, fitted_on="test"), against=False)
+    assert told not in printed(Policy(temperature=0.8, fitted_on="val"), against=False)
+
+
 def test_a_terminal_says_what_cannot_be_told() -> None:
     text = printed(Policy(), against=False)
     assert "the policy has no temperature fitted" in text

@@ -38,6 +38,7 @@ def test_a_policy_is_fitted_to_uncalibrated_scores_whatever_the_present_temperat
     assert tried.present.rates == expected.present.rates
     assert tried.present.rates.escape_rate == 1, "every red picture passes for another colour"
     assert tried.policy.temperature == pytest.approx(expected.policy.temperature, rel=1e-3)
+    assert tried.policy.fitted_on == "val"
     assert (tried.new.rates, tried.new.rates.escape_rate) == (expected.new.rates, 0)
 
 

@@ -433,7 +433,17 @@ def test_calibration_is_told_before_and_after(tmp_path: Path) -> None:
     text = a_page(tmp_path, split, policy=Policy(temperature=0.5)).text
     assert "takes the error from 25.67% to 4.33%" in text
     assert "error 25.7%" in text
+    assert "fitted on images that the policy does not name" in text
     assert "no temperature fitted" in a_page(tmp_path, split).text
+
+
+def test_a_calibration_by_the_very_images_that_are_evaluated_is_warned_of(tmp_path: Path) -> None:
+    split = a_split(many(), columns={"group": GROUPS})
+    usual = a_page(tmp_path, split, policy=Policy(temperature=0.5, fitted_on="val")).text
+    assert "fitted on the images of the split val)" in usual
+    assert "This is that split" not in usual
+    same = a_page(tmp_path, split, policy=Policy(temperature=0.5, fitted_on="test")).text
+    assert "This is that split: on images that the temperature was not fitted on, the error will be larger." in same
 
 
 def test_slices_show_the_worst_first_and_name_the_columns_left_out(tmp_path: Path) -> None:

@@ -190,4 +190,4 @@ def _effects(tried: Tried) -> RenderableType:
 
     names = ["escape rate", "false-reject rate", "review share", "cost an image", "ECE", "temperature"]
     lines = zip(names, column(tried.present), column(tried.new), strict=True)
-    return rows([f"on {tried.num_images:,} images", "present policy", "this one"], list(lines))
+    return rows([f"on {tried.num_images:,} images", "present policy", "this one, fitted on them"], list(lines))

@@ -57,7 +57,8 @@ def _calibration(found: Evaluation) -> str:
     error = f"expected calibration error {how.ece_after:.4f}"
     if how.temperature == 1:
         return f"{error}; the policy has no temperature fitted"
-    return f"{error}, {how.ece_before:.4f} without the temperature {how.temperature:.3f}"
+    told = f"{error}, {how.ece_before:.4f} without the temperature {how.temperature:.3f}"
+    return f"{told}, which was fitted on this very split: larger elsewhere" if how.fitted_on == found.split else told
 
 
 def _decisions(found: Evaluation) -> list[str]:

@@ -40,6 +40,8 @@ class Calibration(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     temperature: float
+    fitted_on: str | None = None
+    """The split whose images the temperature was fitted to; None where that is not known."""
     ece_before: float
     ece_after: float
     bins_before: tuple[Bin, ...] = ()
@@ -109,7 +111,9 @@ def reliability(confidence: Array, correct: Array, num_bins: int = NUM_BINS) -> 
     )
 
 
-def calibration(raw: Array, probabilities: Array, targets: Array, temperature: float) -> Calibration:
+def calibration(
+    raw: Array, probabilities: Array, targets: Array, temperature: float, fitted_on: str | None = None
+) -> Calibration:
     """Compare the probabilities (N, C) before (`raw`) and after scaling on targets (N,), or (N, C) of several labels.
 
     One answer an image: its surest class. With several labels, each class of each image is an answer.
@@ -117,6 +121,7 @@ def calibration(raw: Array, probabilities: Array, targets: Array, temperature: f
     before, after = _answers(raw, targets), _answers(probabilities, targets)
     return Calibration(
         temperature=temperature,
+        fitted_on=fitted_on,
         ece_before=expected_calibration_error(*before),
         ece_after=expected_calibration_error(*after),
         bins_before=reliability(*before),

@@ -66,6 +66,9 @@ class Policy(BaseModel):
     temperature: PositiveFloat = Field(
         default=1.0, description="logits are divided by it (Guo et al. 2017); fitted on the engine that serves"
     )
+    fitted_on: str | None = Field(
+        default=None, description="the split whose images the temperature was fitted to; told, and never decided by"
+    )
 
     def passes(self, label: str) -> bool:
         """Whether this class is one that is accepted."""
@@ -125,8 +128,9 @@ class Policy(BaseModel):
 
     @property
     def digest(self) -> str:
-        """What identifies this policy in an outcome."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
+        """What identifies this policy in an outcome: all that it decides by."""
+        decisive = self.model_dump(mode="json", exclude={"fitted_on"})
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class DecisionRates(BaseModel):
@@ -177,7 +181,9 @@ def decision_rates(policy: Policy, probabilities: Array, targets: Array, classes
     )
 
 
-def fit_policy(policy: Policy, probabilities: Array, targets: Array, classes: Sequence[str]) -> Policy:
+def fit_policy(
+    policy: Policy, probabilities: Array, targets: Array, classes: Sequence[str], split: str = "val"
+) -> Policy:
     """The policy with the temperature that calibrates these uncalibrated probabilities (N, C) best.
 
     Of a split that training did not learn from, scored on the engine that serves; targets as for `decision_rates`.
@@ -186,7 +192,7 @@ def fit_policy(policy: Policy, probabilities: Array, targets: Array, classes: Se
     from glint.core.calibration import fit_temperature, logits_of
 
     temperature = round(fit_temperature(logits_of(probabilities, targets.ndim == 2), targets), 4)
-    fitted = policy.model_copy(update={"temperature": temperature})
+    fitted = policy.model_copy(update={"temperature": temperature, "fitted_on": split})
     fitted.check(tuple(classes))
     return fitted
 

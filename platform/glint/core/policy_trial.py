@@ -35,9 +35,11 @@ class Tried(BaseModel):
     new: Effect
 
 
-def try_policy(present: Policy, new: Policy, raw: Array, targets: Array, classes: Sequence[str]) -> Tried:
+def try_policy(
+    present: Policy, new: Policy, raw: Array, targets: Array, classes: Sequence[str], split: str = "val"
+) -> Tried:
     """Fit `new` to uncalibrated probabilities (N, C), and count what either decides; targets (N,) or 0/1 (N, C)."""
-    fitted = fit_policy(new, raw, targets, classes)
+    fitted = fit_policy(new, raw, targets, classes, split)
 
     def effect(policy: Policy) -> Effect:
         probabilities = rescaled(raw, policy.temperature, targets.ndim == 2)

@@ -148,7 +148,9 @@ def assess(
         intervals=drawn.scores(scored.targets, scored.predicted, classes) if drawn else None,
         roc_auc=dict(zip(classes, roc_areas(scored.targets, scored.probabilities), strict=True)),
         average_precision=dict(zip(classes, average_precisions(scored.targets, scored.probabilities), strict=True)),
-        calibration=calibration(scored.raw, scored.probabilities, scored.targets, subject.policy.temperature),
+        calibration=calibration(
+            scored.raw, scored.probabilities, scored.targets, subject.policy.temperature, subject.policy.fitted_on
+        ),
         coverage=coverage(scored.confidence, scored.correct),
         decisions=decisions(subject.policy, scored.probabilities, scored.targets, classes, drawn),
         slices=slices(scored.columns, scored.correct, drawn),

@@ -42,4 +42,4 @@ def try_on_split(
     scored = score_split(table, open_uncalibrated, images, progress)
     if not scored.uris:
         raise GlintError(f"none of the images of the split {split} of {manifest.path} can be read: {scored.left_out}")
-    return try_policy(bundle.policy, policy, scored.raw, scored.targets, classes)
+    return try_policy(bundle.policy, policy, scored.raw, scored.targets, classes, split)
