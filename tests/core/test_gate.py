@@ -22,10 +22,12 @@ from glint.core.gate import (
     no_champion,
     non_inferiority,
     parity,
+    policy_change,
     same_task,
 )
 from glint.core.metrics import classification_scores, multi_label_scores
 from glint.core.outcome import ModelRef
+from glint.core.policy import Costs, Policy
 
 CLASSES = ("good", "open", "short")
 CHAMPION = ModelRef(name="boards", version="1", bundle="b1", policy="p", engine="torch")
@@ -150,6 +152,18 @@ def test_models_of_other_classes_cannot_be_compared() -> None:
     several = same_task(CLASSES, CLASSES, same_kind=False)
     assert several is not None
     assert several.verdict == "refused"
+
+
+def test_a_policy_that_promoting_would_lose_is_told() -> None:
+    own = Policy(accept_classes=("good",), temperature=1.2)
+    assert policy_change(own, own.model_copy(update={"temperature": 0.8, "fitted_on": "val"})) == []
+    costs = Costs(missed_defect=200, false_alarm=5, human_look=1, missed={"open": 500})
+    (found,) = policy_change(own.model_copy(update={"costs": costs}), Policy(review_below=0.7))
+    assert (found.rule, found.verdict) == ("policy", "reported")
+    assert found.measured == (
+        "differs from the champion's: costs: missed defect 200, false alarm 5, human look 1, missed open 500 -> none; "
+        "review_below: 0.5 -> 0.7; accept_classes: good -> none"
+    )
 
 
 def test_parity_is_refused_beyond_the_tolerance_and_without_a_self_test() -> None:

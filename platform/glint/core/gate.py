@@ -13,6 +13,7 @@ from glint.core.comparison import Comparison, Difference
 from glint.core.duplicates import NEAR_BITS, NUM_BITS
 from glint.core.finding import Finding, Verdict
 from glint.core.outcome import ModelRef
+from glint.core.policy import Costs, Policy
 from glint.core.splits import listed
 
 MIN_CLASS_IMAGES = 20
@@ -150,6 +151,31 @@ def _difference(rule: str, found: Difference, margin: float) -> Finding:
 def no_champion(reason: str) -> Finding:
     """Stands for the rules that compare, where there is nothing to compare with."""
     return Finding(rule="champion", verdict="not judged", measured=reason)
+
+
+def policy_change(champion: Policy, challenger: Policy) -> list[Finding]:
+    """Tells what promoting changes in how images are decided on, for a policy belongs to a version and does not move.
+
+    Nothing where only the temperatures differ, which are fitted to each model.
+    """
+    fields = ("costs", "review_below", "accept_classes")
+    sides = [{name: _worded(getattr(policy, name)) for name in fields} for policy in (champion, challenger)]
+    changes = [f"{name}: {sides[0][name]} -> {sides[1][name]}" for name in fields if sides[0][name] != sides[1][name]]
+    if not changes:
+        return []
+    measured = f"differs from the champion's: {'; '.join(changes)}"
+    limit = "(glint policy NAME/VERSION changes it)"
+    return [Finding(rule="policy", verdict="reported", measured=measured, limit=limit)]
+
+
+def _worded(value: Costs | tuple[str, ...] | float | None) -> str:
+    if isinstance(value, Costs):
+        costs = value.model_dump()
+        single = {f"missed {label}": cost for label, cost in costs.pop("missed").items()}
+        return ", ".join(f"{name.replace('_', ' ')} {cost:g}" for name, cost in (costs | single).items())
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else ", ".join(value) or "no class"
 
 
 def same_task(champion: Sequence[str], challenger: Sequence[str], same_kind: bool) -> Finding | None:

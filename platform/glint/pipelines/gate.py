@@ -31,6 +31,7 @@ from glint.core.gate import (
     no_champion,
     non_inferiority,
     parity,
+    policy_change,
     same_task,
 )
 from glint.core.manifest import Manifest
@@ -78,6 +79,8 @@ def run_gate(challenger: Candidate, champion: Candidate | None, trial: Trial, pr
             f"{list(classes)}"
         )
     scored, resampling, findings = _compare(challenger, champion, trial, progress)
+    if champion:
+        findings += policy_change(champion.bundle.policy, challenger.bundle.policy)
     findings += _try_out(challenger, champion, trial, progress)
     origins = [_at_hand(one, trial.manifest) for one in trial.origins or [_unnamed(challenger)]]
     absent = [one.absence for one in origins if not (one.manifest or one.foreign)]
