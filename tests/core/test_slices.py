@@ -32,10 +32,23 @@ def test_columns_that_say_nothing_are_left_out_and_named() -> None:
     assert list(found.columns) == ["group"]
     assert found.left_out == {
         "lot": "the same as group",
-        "serial": "31 values, more than 30",
+        "serial": "31 values, more than 30, and none of them with 10 images",
         "site": "the same for every image",
         "note": "the same for every image",
     }
+
+
+def test_of_many_values_the_worst_with_enough_images_are_told_and_the_others_counted() -> None:
+    boards = [f"B{i // 10:03}" for i in range(400)] + ["small"] * 9
+    correct = np.arange(409) % 10 >= np.arange(409) // 10 // 4  # the higher the board, the fewer are right
+    found = slices({"board": boards}, correct, None)
+    told = found.columns["board"]
+    assert len(told) == MAX_VALUES
+    assert [told[0].value, told[-1].value] == ["B036", "B009"]
+    assert [one.accuracy for one in told] == sorted(one.accuracy for one in told)
+    assert "small" not in {one.value for one in told}
+    assert found.others == {"board": 41 - MAX_VALUES}
+    assert found.left_out == {}
 
 
 def test_a_slice_has_an_interval_where_enough_groups_are_in_it() -> None:

@@ -455,7 +455,17 @@ def test_slices_show_the_worst_first_and_name_the_columns_left_out(tmp_path: Pat
     }
     text = a_page(tmp_path, a_split(guesses * 6, columns=columns)).text
     assert text.index("south 33.3%") < text.index("north 100.0%")
-    assert "Not sliced by: group (the same for every image), id (36 values, more than 30)." in text
+    why = "id (36 values, more than 30, and none of them with 10 images)"
+    assert f"Not sliced by: group (the same for every image), {why}." in text
+
+
+def test_the_worst_of_many_slices_are_shown_and_the_others_counted(tmp_path: Path) -> None:
+    boards: list[str | None] = [f"B{i // 10}" for i in range(400)]
+    guesses = [(0, int(i < 10), 0.9) for i in range(400)]
+    text = a_page(tmp_path, a_split(guesses, columns={"group": ["L1"] * 400, "board": boards})).text
+    assert "B0 0.0%" in text
+    assert text.count(" 100.0% ") >= 29
+    assert "10 more values of board are not shown" in text
 
 
 def test_comparison_tells_who_is_right_where_and_whether_it_is_luck(tmp_path: Path) -> None:

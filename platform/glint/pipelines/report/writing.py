@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from glint.adapters.images import Images
 from glint.core.bootstrap import MIN_JUDGED_GROUPS, ScoreIntervals
 from glint.core.errors import GlintError
-from glint.core.slices import MAX_VALUES
+from glint.core.slices import MAX_VALUES, MIN_SLICE
 from glint.pipelines.report.confusion import confusion_picture
 from glint.pipelines.report.content import (
     class_rows,
@@ -95,6 +95,7 @@ def render(evaluation: Evaluation, scored: ScoredSplit, images: Images, explaine
         rows=class_rows(evaluation, evaluation.intervals.per_class if evaluation.intervals else None),
         min_groups=MIN_JUDGED_GROUPS,
         max_values=MAX_VALUES,
+        min_slice=MIN_SLICE,
         num_left_out=len(scored.left_out),
         left_out=[(file_name(uri), uri, words(reason)) for uri, reason in list(scored.left_out.items())[:MAX_NAMED]],
         **_comparison(evaluation),
