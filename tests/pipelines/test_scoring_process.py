@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.pipelines.fragile import DEADLY, ENDLESS, Fragile
+from tests.pipelines.fragile import DEADLY, ENDLESS, Fragile, Jealous, Patient, Unwritten
 from tests.pipelines.progress import Told
 
 from glint.adapters.images import Images
@@ -173,6 +173,24 @@ def test_a_mini_batch_has_an_end_whatever_its_images_do(run: BatchRun) -> None:
     assert hung.status == "timed_out"
     assert hung.error is not None
     assert hung.error.message == "took longer than mini_batch_timeout_s 5, also alone"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "limit_s"), [(Jealous, 120), (Patient, 2)])
+def test_images_that_only_die_or_hang_beside_each_other_all_end_ok(
+    run: BatchRun, bundle: Bundle, engine: type[Jealous], limit_s: float
+) -> None:
+    options, wide = JobOptions(item_timeout_s=limit_s, concurrency=2), Images(read_threads=80)  # a few deaths do
+    found = outcomes(replace(run, open_predictor=partial(engine, bundle), options=options, images=wide))
+    assert {outcome.status for outcome in found.values()} == {"ok"}
+
+
+def test_a_process_that_dies_with_no_image_in_flight_ends_the_job_with_its_reason(
+    run: BatchRun, bundle: Bundle
+) -> None:
+    deadly, reason = replace(run, open_predictor=partial(Unwritten, bundle)), "SIGSEGV, 3 times over mini-batch 1 with"
+    with closing(ScoringProcess(deadly)) as process, pytest.raises(RuntimeError, match=reason):
+        process.score(1)
 
 
 def test_a_model_that_is_another_by_now_is_no_death(run: BatchRun) -> None:

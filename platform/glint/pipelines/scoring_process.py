@@ -2,7 +2,7 @@
 
 The process tells of each image that begins and ends. When it dies, the images in flight are suspects; when an image
 takes too long, it is one, and the process is ended. A new process scores each suspect alone: what dies or overruns
-again is `failed` or `timed_out` with its reason, and everything else of the chunk is scored as usual.
+again is `failed` or `timed_out` with its reason, and everything else is scored as usual (scoring_chunk.py).
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -27,6 +25,7 @@ import numpy as np
 from glint.core.errors import GlintError, StoreError
 from glint.pipelines.batch_run import BatchRun
 from glint.pipelines.chunk_answers import Decoded, Written
+from glint.pipelines.scoring_chunk import AskedChunk
 
 WORKER = "glint.pipelines.scoring_worker"
 """The process that scores, which alone imports what that needs."""
@@ -35,38 +34,11 @@ MAX_DEATHS = 12
 """Deaths in a row between which not one image ended: it is not the images then."""
 MAX_STARTS = 3
 """Deaths in a row before the process was ready."""
+MAX_IDLE_DEATHS = 3
+"""Deaths over a chunk with no image in flight: it is what is done with the whole of it, such as writing."""
 
 FAILURES: dict[str, type[Exception]] = {"away": StoreError, "mistake": GlintError, "error": RuntimeError}
 """Of a chunk, by what the process says of it."""
-
-Verdict = tuple[str, str, str]
-"""Status, type and message of an ImageError."""
-
-
-@dataclass
-class _Chunk:
-    """A chunk that is asked for, and what is known of its rows."""
-
-    number: int
-    written: Future[Written | Decoded] = field(default_factory=Future)
-    out_since: float | None = None
-    in_flight: dict[int, float] = field(default_factory=dict)
-    """rows that have begun and not ended, and since when"""
-    suspects: set[int] = field(default_factory=set)
-    tries: Counter[int] = field(default_factory=Counter)
-    ended: set[int] = field(default_factory=set)
-    overran: bool = False
-    verdicts: dict[int, Verdict] = field(default_factory=dict)
-
-    def returned(self) -> None:
-        """The process is gone, and with it what it had done of this."""
-        self.out_since = None
-        self.in_flight.clear()
-        self.ended.clear()
-
-    def question(self) -> bytes:
-        """What the process is asked."""
-        return json.dumps([self.number, sorted(self.suspects), self.verdicts]).encode()
 
 
 class ScoringProcess:
@@ -80,7 +52,7 @@ class ScoringProcess:
         self._apart = apart
         self._options = run.options
         self._lock = threading.Lock()
-        self._asked: list[_Chunk] = []
+        self._asked: list[AskedChunk] = []
         self._deaths = self._false_starts = 0
         self._broken: Exception | None = None
         self._threads: Future[dict[str, int]] = Future()
@@ -99,7 +71,8 @@ class ScoringProcess:
 
     def score(self, chunk: int) -> Written | Decoded:
         """Score and write a chunk, or decode it, whatever its images do. Raises StoreError for a store that is gone."""
-        asked = _Chunk(chunk)
+        size = self._options.mini_batch_size
+        asked = AskedChunk(chunk, min(size, self._run.manifest.num_rows - chunk * size), self._options)
         with self._lock:
             if self._broken is not None:
                 raise self._broken
@@ -140,7 +113,7 @@ class ScoringProcess:
                 self._listen()
                 if not alive:
                     self._bury()
-                elif self._convict(time.monotonic()):
+                elif self._overran(time.monotonic()):
                     self._process.kill()
                     self._replace()
             self._end()
@@ -152,7 +125,7 @@ class ScoringProcess:
         with self._lock:
             asked = list(self._asked)
         out = [chunk for chunk in asked if chunk.out_since is not None]
-        doubtful = [chunk for chunk in asked if chunk.suspects]
+        doubtful = [chunk for chunk in asked if chunk.doubtful]
         if not self._ready or (doubtful and out):
             return
         for chunk in doubtful[:1] or [chunk for chunk in asked if chunk.out_since is None]:
@@ -180,7 +153,10 @@ class ScoringProcess:
             raise GlintError(str(message[0])) if kind == "unfit" else RuntimeError(str(message[0]))
         chunk = next(chunk for chunk in self._asked if chunk.number == message[0])
         if kind == "image":
-            self._note(chunk, *message[1:])  # type: ignore[arg-type]
+            row, begins = message[1:]
+            chunk.note(row, begins)  # type: ignore[arg-type]
+            if not begins:
+                self._deaths = 0
             return
         answer: Written | Decoded | None = None
         if kind == "done":
@@ -199,15 +175,6 @@ class ScoringProcess:
         pixels = np.frombuffer(self._connection.recv_bytes(), np.uint8).reshape(shape)
         return Decoded(chunk, images, seconds, pixels)
 
-    def _note(self, chunk: _Chunk, row: int, begins: bool) -> None:
-        if begins:
-            chunk.in_flight[row] = time.monotonic()
-            return
-        chunk.in_flight.pop(row, None)
-        chunk.suspects.discard(row)
-        chunk.ended.add(row)
-        self._deaths = 0
-
     def _bury(self) -> None:
         """The process has died by itself: of one of the images in flight."""
         self._deaths += 1
@@ -216,53 +183,25 @@ class ScoringProcess:
             raise RuntimeError(f"the scoring process {self._cause()}, {MAX_STARTS} times before it was ready")
         if self._deaths >= MAX_DEATHS:
             raise RuntimeError(f"the scoring process {self._cause()}, {MAX_DEATHS} times without one image between")
+        if not any(chunk.in_flight for chunk in self._asked):
+            self._count_idle_death()
         for chunk in self._asked:
-            for row in list(chunk.in_flight):
-                died = ("failed", "process_died", f"the process that scored this image alone {self._cause()}")
-                self._suspect(chunk, row, died)
+            chunk.died(self._cause())
         self._replace()
 
-    def _convict(self, now: float) -> bool:
-        """Whether an image or a chunk has overrun; those responsible are suspects then, or have their verdict."""
-        found = False
+    def _count_idle_death(self) -> None:
+        """No image can be suspected, so that what is out would be asked for again without end."""
         for chunk in self._asked:
-            limit = self._options.item_timeout_s
-            for row in [row for row, since in chunk.in_flight.items() if now - since > limit]:
-                late = ("timed_out", "item_timeout", f"took longer than item_timeout_s {limit:g}, also alone")
-                self._suspect(chunk, row, late)
-                found = True
-            limit = self._options.mini_batch_timeout_s
-            # A chunk without an image in flight is being written, and the store has a deadline of its own.
-            if not found and chunk.out_since and chunk.in_flight and now - chunk.out_since > limit:
-                self._convict_chunk(chunk)
-                found = True
-        return found
+            chunk.idle_deaths += chunk.out_since is not None
+            if chunk.idle_deaths >= MAX_IDLE_DEATHS:
+                raise RuntimeError(
+                    f"the scoring process {self._cause()}, {MAX_IDLE_DEATHS} times over mini-batch {chunk.number} with "
+                    "none of its images in flight"
+                )
 
-    def _convict_chunk(self, chunk: _Chunk) -> None:
-        """Doubt what holds it up: the image that is tried alone, or all in flight, and at last all that is left."""
-        limit = f"mini_batch_timeout_s {self._options.mini_batch_timeout_s:g}"
-        if alone := chunk.suspects & set(chunk.in_flight):
-            for row in alone:
-                self._suspect(chunk, row, ("timed_out", "mini_batch_timeout", f"took longer than {limit}, also alone"))
-            return
-        if not chunk.overran:
-            chunk.overran = True
-            chunk.suspects |= set(chunk.in_flight)
-            return
-        for row in range(self._options.mini_batch_size):
-            if row not in chunk.ended:
-                late = ("timed_out", "mini_batch_timeout", f"not reached within {limit} of its mini-batch, twice")
-                chunk.verdicts.setdefault(row, late)
-
-    def _suspect(self, chunk: _Chunk, row: int, verdict: Verdict) -> None:
-        """Doubt a row; one that was tried alone often enough has its verdict."""
-        if row in chunk.suspects:
-            chunk.tries[row] += 1
-            if chunk.tries[row] >= self._options.max_retries:
-                chunk.suspects.discard(row)
-                chunk.verdicts[row] = verdict
-        else:
-            chunk.suspects.add(row)
+    def _overran(self, now: float) -> bool:
+        overran = [chunk.overran(now) for chunk in self._asked]  # each of them, or a second image would escape
+        return any(overran)
 
     def _replace(self) -> None:
         for chunk in self._asked:
