@@ -225,11 +225,12 @@ def _train_trial(config: dict[str, Any], tuning: Tuning) -> None:
     plan = replace(make_plan(trial, Silent(), CACHE_SHARE / tuning.concurrent), board=board)
     place = tuning.trials / str(tune.get_context().get_trial_id())
     place.mkdir(parents=True, exist_ok=True)
-    resumed, reports = last_epoch(place) is not None, TuneReportCallback()
-    result = fit(place, plan, trial.workers, Silent(), [reports])
+    resumed = last_epoch(place) is not None
+    result = fit(place, plan, trial.workers, Silent(), [TuneReportCallback()])
     if resumed and result.metrics:
-        # The interruption may have come before the report of its last epoch; who hears one twice counts it once.
-        reports.after_report(None, [dict(result.metrics)], None)  # type: ignore[arg-type]
+        # The interruption may have come before the report of its last epoch. Reporting it here could block: Ray Tune
+        # has room for one report, and makes one of its own when this function returns.
+        note_score(place, int(result.metrics["epoch"]), float(result.metrics[BEST_BY]))
 
 
 def _most_epochs(tuning: Tuning) -> int:
