@@ -73,8 +73,11 @@ def test_fresh_training_with_the_same_seed_gives_the_same_scores(trained: Traine
     assert told.done[-1] > 0
 
 
-def test_plain_mlflow_scores_the_registered_model(trained: Trained, training: TrainingRun, boards: Path) -> None:
+def test_plain_mlflow_scores_the_registered_model(
+    trained: Trained, training: TrainingRun, settings: Settings, boards: Path
+) -> None:
     picture = sorted((boards / "short").iterdir())[0].read_bytes()
+    mlflow.set_tracking_uri(settings.tracking_uri)  # of the whole process: another test may have set its own
     model = mlflow.pyfunc.load_model(trained.model_uri)
     answers = model.predict(pd.DataFrame({"image": [picture, b"not an image"]}))
     assert answers["label"][0] in training.manifest.classes
