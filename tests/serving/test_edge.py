@@ -49,6 +49,9 @@ def test_a_request_that_serve_leaves_without_an_answer_may_be_tried_again() -> N
     response = TestClient(middlewares()[0].cls(silent)).get("/")
     assert (response.status_code, response.json()["reason"]) == (502, "replica_gone")
     assert response.headers["retry-after"] == "1"
+    own = TestClient(middlewares()[0].cls(silent)).get("/", headers={"x-request-id": "line-4"})
+    assert own.headers["x-request-id"] == "line-4"
+    assert response.headers["x-request-id"] != "line-4"
 
 
 def test_a_share_of_a_flood_is_refused_at_the_door_and_nothing_else_is() -> None:
@@ -62,7 +65,9 @@ def test_a_share_of_a_flood_is_refused_at_the_door_and_nothing_else_is() -> None
     refused = [client.post("/v1/classify") for _ in range(200)]
     assert {response.status_code for response in refused} == {503}
     assert 0 < seen["POST"] < 100
-    assert all("retry-after" in response.headers for response in refused if response.content != b"{}")
+    at_the_door = [response.headers for response in refused if response.content != b"{}"]
+    assert all("retry-after" in headers for headers in at_the_door)
+    assert len({headers["x-request-id"] for headers in at_the_door}) == len(at_the_door)
     for _ in range(20):
         client.get("/v1/model")
     assert seen["GET"] == 20

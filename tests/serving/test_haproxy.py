@@ -100,6 +100,11 @@ def test_haproxy_listens_where_glint_serves_and_nowhere_else_and_answers_with_pr
         answer = httpx.get(f"{url}/v1/classify")
         assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
         assert (answer.headers["retry-after"], answer.json()["reason"]) == ("1", "overloaded")
+        for path in ("/elsewhere", "/v1/classify"):
+            own = httpx.get(f"{url}{path}", headers={"x-request-id": "line-4"})
+            assert own.headers.get_list("x-request-id") == ["line-4"]
+            given = [httpx.get(f"{url}{path}").headers["x-request-id"] for _ in range(2)]
+            assert given[0] != given[1]
         assert (config.parent / "admin.sock").stat().st_mode & 0o777 == 0o600
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import ray
 from ray import serve
 
+from glint.serving.applications import deploy, withdraw
 from glint.serving.batch_answers import PREFIX
 from glint.serving.batch_jobs import create_batch_app
 from glint.serving.guard import Access, Guard
@@ -75,12 +75,11 @@ def start_batch(
     serving = serving or Serving()
     port, quiet = start_proxy(host, port, logs, serving.request_timeout_s)
     application = DEPLOYMENT.bind(open_desk, open_supervisor, serving.access)
-    serve.run(application, name=APPLICATION, route_prefix=PREFIX, logging_config=quiet)
+    deploy(application, APPLICATION, PREFIX, quiet)
     wait_until_answering(host, port, f"{PREFIX}/openapi.json")
     return address_of(host, port)
 
 
 def stop_batch() -> None:
-    """Take the application away; its jobs go on. Does nothing where there is nothing to stop."""
-    if ray.is_initialized() and APPLICATION in serve.status().applications:
-        serve.delete(APPLICATION)
+    """Take away what this process has deployed, as `withdraw` does; its jobs go on."""
+    withdraw(APPLICATION)

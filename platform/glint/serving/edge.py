@@ -8,6 +8,8 @@ becomes a problem like all others. Where the replica that had a request has died
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -46,13 +48,13 @@ class Edge:
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name.lower() not in SWITCHES]
         if _is_for_a_model(scope):
             if self._throttle.refuses():
-                await _refuse(send, 503, *SERVES_OWN[503])
+                await _refuse(scope, send, 503, *SERVES_OWN[503])
                 return
             send = self._watched(send)
         answer = Answer(send)
         await self._app(scope, receive, answer)
         if not answer.started:
-            await _refuse(send, *GONE)
+            await _refuse(scope, send, *GONE)
 
     def _watched(self, send: Send) -> Send:
         """`send`, telling the throttle of each answer, and whether it is a refusal."""
@@ -88,8 +90,11 @@ class Answer:
             await self._send(message)
 
 
-async def _refuse(send: Send, status: int, reason: str, detail: str) -> None:
-    for message in _messages({"type": "http.response.start", "headers": []}, status, reason, detail):
+async def _refuse(scope: Scope, send: Send, status: int, reason: str, detail: str) -> None:
+    """Answer in Serve's place, as it would under the caller's id, the one that it has given already, or a new one."""
+    request_id = dict(scope["headers"]).get(b"x-request-id") or str(uuid4()).encode()
+    start = {"type": "http.response.start", "headers": [(b"x-request-id", request_id)]}
+    for message in _messages(start, status, reason, detail):
         await send(message)
 
 

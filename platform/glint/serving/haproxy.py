@@ -26,6 +26,14 @@ so much for each request in flight."""
 ANSWERS = {408: (408, *SERVES_OWN[408]), 502: GONE, 503: (503, *SERVES_OWN[503]), 504: (408, *SERVES_OWN[408])}
 """What HAProxy says where a request does not arrive, a replica breaks off, none is there, and one takes too long."""
 
+RULES = f"""\
+    http-request disable-l7-retry if !METH_GET {{ path_beg {PREFIX} }}
+    http-request set-header x-request-id %[uuid] if !{{ req.hdr(x-request-id) -m found }}
+    http-request set-var(txn.id) req.hdr(x-request-id)
+    http-after-response set-header x-request-id %[var(txn.id)] if {{ var(txn.id) -m found }}
+"""
+"""What makes a job is put to one replica only; the id of a request, the caller's or a new one, goes with its answer."""
+
 # Ray calls it as PROGRAM -db -f CONFIGURATION ...
 PROGRAM = """\
 #!/bin/sh
@@ -37,7 +45,7 @@ sed -i \\
     -e 's|errorfile \\([0-9]*\\) .*|errorfile \\1 {folder}/\\1.http|' \\
     -e 's|^    option httplog|    timeout http-request {arrival_ms}ms\\n    errorfile 408 {folder}/408.http\\n&|' \\
     -e 's|^    mode http$|&\\n    option http-buffer-request|' \\
-    -e 's|^frontend http_frontend|&\\n    http-request disable-l7-retry if !METH_GET {{ path_beg {batch} }}|' \\
+    -e '/^frontend http_frontend/r {folder}/rules.cfg' \\
     "$3"
 exec '{haproxy}' "$@"
 """
@@ -59,12 +67,12 @@ def environment(folder: Path, arrival_s: float) -> dict[str, str]:
     for status, problem in ANSWERS.items():
         (folder / f"{status}.http").write_bytes(_response(*problem))
     (folder / "404.json").write_text(problem_document(404, *SERVES_OWN[404]))
+    (folder / "rules.cfg").write_text(RULES)
     program = folder / "haproxy"
     values = {
         "folder": folder,
         "media_type": MEDIA_TYPE,
         "arrival_ms": round(1000 * arrival_s),
-        "batch": PREFIX,
         "haproxy": _installed(),
     }
     program.write_text(PROGRAM.format(**values))

@@ -26,6 +26,7 @@ from ray.serve.schema import LoggingConfig, ReplicaState
 from glint.adapters.images import Images
 from glint.core.errors import GlintError
 from glint.serving.api import create_app
+from glint.serving.applications import deploy, withdraw
 from glint.serving.bodies import BodyLimits
 from glint.serving.guard import Access, Guard
 from glint.serving.loopback import keep_to_loopback
@@ -125,7 +126,7 @@ def start_online(
     serving = serving or Serving()
     port, quiet = start_proxy(host, port, logs, serving.request_timeout_s)
     application = _deployment(serving).bind(tuple(sources), serving)
-    serve.run(application, name=APPLICATION, route_prefix="/", logging_config=quiet)
+    deploy(application, APPLICATION, "/", quiet)
     wait_until_answering(host, port, "/openapi.json")
     return address_of(host, port)
 
@@ -212,12 +213,8 @@ def _environment() -> dict[str, str]:
 
 
 def stop_online() -> None:
-    """Let the requests in flight finish, then take the application away; Serve itself ends with its Ray.
-
-    Does nothing where there is nothing to stop.
-    """
-    if ray.is_initialized() and APPLICATION in serve.status().applications:  # unasked, Serve would start a Ray
-        serve.delete(APPLICATION)
+    """Take away what this process has deployed, as `withdraw` does."""
+    withdraw(APPLICATION)
 
 
 def free_port(host: str, port: int) -> int:
