@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     serve_ingress: Literal["proxy", "haproxy"] = Field(
         default="proxy", description="what takes requests on a Ray of glint's own: Serve's Python proxy or its HAProxy"
     )
+    serve_gpu_share: float = Field(
+        default=0.5, gt=0, le=1, description="of a GPU for each replica, where there are any"
+    )
     serve_follow_s: float = Field(default=15, gt=0, description="pause between looks whether an alias has moved")
     otlp_endpoint: str | None = Field(
         default=None, description="OpenTelemetry collector that traces of requests go to, such as http://HOST:4318"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from glint.core.errors import GlintError
 from glint.serving.last_served import RaysMemory
-from glint.serving.online import Serving, free_port, start_online, stop_online
+from glint.serving.online import Serving, free_port, resources, start_online, stop_online
 from glint.serving.sources import Found
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
@@ -136,3 +136,11 @@ def test_port_0_takes_a_free_one() -> None:
 def test_a_host_of_another_machine_is_refused_by_name() -> None:
     with pytest.raises(GlintError, match=r"--host 203\.0\.113\.1"):
         free_port("203.0.113.1", 0)
+
+
+@pytest.mark.parametrize(("there", "share"), [({"CPU": 2.0}, {}), ({"CPU": 2.0, "GPU": 1.0}, {"num_gpus": 0.25})])
+def test_replicas_take_a_share_of_a_gpu_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, there: dict[str, float], share: dict[str, float]
+) -> None:
+    monkeypatch.setattr("glint.serving.online.ray.cluster_resources", lambda: there)
+    assert resources(0.25) == {"num_cpus": 0.5, **share}

@@ -25,8 +25,9 @@ MAX_WAIT_S = 2.0
 class Classifier:
     """Threads that predictors work on, by default one for each core.
 
-    On a CPU a batch of one is as fast as a batch of sixteen, so no image waits for others; and an image on each core
-    is faster than every core on one image, so torch is held to one thread within each of ours, in the whole process.
+    On a CPU a batch of one is as fast as a batch of sixteen, so no image waits for others (on a GPU predictors score
+    those of several threads together); and an image on each core is faster than every core on one image, so torch is
+    held to one thread within each of ours, in the whole process.
     Several models share the threads, for there are no more cores with two models than with one.
     """
 
@@ -68,7 +69,7 @@ class Classifier:
         with self._working() as began:
             prepared = predictor.prepare(data)
             decoded = perf_counter()
-            prediction = predictor.interpret(predictor.score(prepared.pixels[None])[0], top_k)
+            prediction = predictor.interpret(predictor.score_one(prepared.pixels), top_k)
             stages = {"wait": began - arrived, "decode": decoded - began, "infer": perf_counter() - decoded}
             return prediction, {stage: 1000 * duration for stage, duration in stages.items()}
 

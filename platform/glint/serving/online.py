@@ -66,6 +66,8 @@ class Serving:
     request_timeout_s: float = 60
     num_replicas: int | tuple[int, int] = 1
     """a number, or a least and a most, between which Serve scales by the images at work"""
+    gpu_share: float = 0.5
+    """of a GPU, for each replica, where there are any"""
     drain_s: float = 20
     """that a replica which stops has for the requests in flight"""
 
@@ -186,10 +188,16 @@ def _deployment(serving: Serving) -> serve.Deployment:
         max_surge_percent=100,  # an upgrade starts the new replicas before it stops the old
         graceful_shutdown_timeout_s=serving.drain_s,
         graceful_shutdown_wait_loop_s=0.2,
-        ray_actor_options={"num_cpus": 0.5, "runtime_env": {"env_vars": _environment()}},
+        ray_actor_options={**resources(serving.gpu_share), "runtime_env": {"env_vars": _environment()}},
         max_constructor_retry_count=1,
         **scaling,
     )(serve.ingress()(Replica))
+
+
+def resources(gpu_share: float) -> dict[str, float]:
+    """Of a replica: without a share of a GPU Ray would hide those that there are."""
+    on_gpu = {"num_gpus": gpu_share} if ray.cluster_resources().get("GPU") else {}
+    return {"num_cpus": 0.5, **on_gpu}
 
 
 def _least_replicas(num_replicas: int | tuple[int, int]) -> int:

@@ -17,6 +17,7 @@ from glint.vision.bundle import Bundle
 from glint.vision.decode import Limits
 from glint.vision.engines.engine import Logits
 from glint.vision.engines.opening import choose_engine, open_engine
+from glint.vision.gathering import Gatherer
 from glint.vision.transforms import Loaded, load_image
 
 Probabilities = np.ndarray[tuple[int, int], np.dtype[np.float32]]
@@ -51,6 +52,7 @@ class Predictor(Preparer):
         super().__init__(bundle, limits)
         self.classes = bundle.info.classes
         self._engine = open_engine(bundle, engine)
+        self._gatherer = Gatherer(self.score, self._engine.batch_size) if self._engine.batch_size > 1 else None
         # The engine's own name: it may be another one than was asked for, where a network cannot be converted.
         self.model = model_ref(bundle, name, version).model_copy(update={"engine": self._engine.name})
 
@@ -79,6 +81,13 @@ class Predictor(Preparer):
         Each row sums to 1, but not that of a multi-label model. A gray model's images are (N, 1, S, S).
         """
         return self._probabilities(images, self.bundle.policy.temperature)
+
+    def score_one(self, image: torch.Tensor) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        """One uint8 image (3, S, S) -> its probabilities (C,); on a GPU together with those of other threads."""
+        if self._gatherer:
+            return self._gatherer.score_one(image)
+        row: np.ndarray[tuple[int], np.dtype[np.float32]] = self.score(image[None])[0]
+        return row
 
     def submit(self, images: torch.Tensor) -> Future[Probabilities]:
         """What `score` returns, to come: decoding the next image overlaps with it. N must be positive.
@@ -124,7 +133,7 @@ class Predictor(Preparer):
             prepared = self.prepare(image if isinstance(image, bytes) else _read(Path(image)))
         except ImageError as error:
             return failed(error)
-        return self.interpret(self.score(prepared.pixels[None])[0], top_k)
+        return self.interpret(self.score_one(prepared.pixels), top_k)
 
     def _probabilities(self, images: torch.Tensor, temperature: float) -> Probabilities:
         if not len(images):

@@ -74,6 +74,7 @@ def open_serving(settings: Settings, keys: bool = False, log: Path | None = None
         images=open_images(settings),
         uri_prefixes=settings.serve_uris,
         max_wait_s=settings.serve_max_wait_s,
+        gpu_share=settings.serve_gpu_share,
         follow_s=settings.serve_follow_s,
         request_timeout_s=settings.serve_timeout_s,
     )
