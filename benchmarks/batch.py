@@ -104,19 +104,28 @@ def trained(scratch: Path, home: Path) -> Model:
     return open_model(uri, Settings(home=home))
 
 
-def fill(account: BlobAccount, scratch: Path, counts: list[int]) -> None:
-    """So many blobs below each prefix."""
+def fill(account: BlobAccount, scratch: Path, counts: list[int]) -> dict[int, str]:
+    """Below which prefix lie so many blobs.
+
+    They nest, for the more blobs azurite has the longer it takes to find one.
+    """
     pictures = scratch / "pictures"
     pictures.mkdir(exist_ok=True)
     for number in range(NUM_PICTURES):
         if not (path := pictures / f"{number:03}.jpg").exists():
             picture(path, PICTURE_BYTES, seed=number)
-    for count in counts:
-        print(f"uploading {count} images", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory(dir=scratch) as directory:
-            for number in range(count):
-                os.link(pictures / f"{number % NUM_PICTURES:03}.jpg", Path(directory, f"{number:06}.jpg"))
-            upload(account, directory, f"az://{CONTAINER}/{count}")
+    prefixes = {few: "/".join(str(many) for many in reversed(counts) if many >= few) for few in counts}
+    filled = 0
+    with tempfile.TemporaryDirectory(dir=scratch) as directory:
+        for count in counts:
+            folder = Path(directory, prefixes[count])
+            folder.mkdir(parents=True)
+            for number in range(filled, count):
+                os.link(pictures / f"{number % NUM_PICTURES:03}.jpg", folder / f"{number:06}.jpg")
+            filled = count
+        print(f"uploading {filled} images", file=sys.stderr, flush=True)
+        upload(account, directory, f"az://{CONTAINER}")
+    return {count: f"{CONTAINER}/{prefix}" for count, prefix in prefixes.items()}
 
 
 @contextmanager
@@ -164,20 +173,19 @@ def pace(name: str, counts: list[int], run: Callable[[int], None]) -> Pace:
     return Pace(round(rate, 1), round((cpu[1] - cpu[0]) / elapsed, 3), (seconds[0], seconds[1]))
 
 
-def run_job(model: str, store: str, home: Path, lines: list[str], count: int) -> None:
+def run_job(model: str, store: str, home: Path, lines: list[str], prefixes: dict[int, str], count: int) -> None:
     """A job over so many blobs, every one of which must end ok."""
     job = f"{store}-{count}-{os.getpid()}"
-    source = f"az://{CONTAINER}/{count}"
-    done = glint("batch", "run", "--model", model, "--input", source, "--job", job, home=home)
+    done = glint("batch", "run", "--model", model, "--input", f"az://{prefixes[count]}", "--job", job, home=home)
     if done["statuses"] != {"ok": count}:
         sys.exit(f"{count} images should have ended ok: {done['statuses']}")
     lines.append(done["bottleneck"]["line"])
 
 
-def run_peer(scratch: Path, bundle: Path, count: int) -> None:
+def run_peer(scratch: Path, bundle: Path, prefix: str, count: int) -> None:
     """Ray's pipeline over so many blobs."""
     python = environment(scratch, "adlfs")
-    command = [str(python), str(PEERS / "ray_docs.py"), f"{CONTAINER}/{count}"]
+    command = [str(python), str(PEERS / "ray_docs.py"), prefix]
     variables = os.environ | {"BUNDLE": str(bundle), "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
     with (scratch / "ray_docs.log").open("w") as log:
         done = subprocess.run(command, env=variables, stdout=subprocess.PIPE, stderr=log, text=True, check=False)
@@ -214,26 +222,25 @@ def main() -> None:
         named = {"ACCOUNT": azurite.account, "ENDPOINT": azurite.endpoint, "KEY": azurite.key}
         os.environ.update({f"GLINT_BLOB_{name}": value for name, value in named.items()})
         account = BlobAccount(azurite.account, azurite.endpoint, blob_credentials)
-        fill(account, asked.scratch, sorted({*asked.slow, *asked.fast}))
-        compare(asked.scratch, found, asked.slow, asked.fast)
+        prefixes = fill(account, asked.scratch, sorted({*asked.slow, *asked.fast}))
+        compare(asked.scratch, found, prefixes, asked.slow, asked.fast)
 
 
-def compare(scratch: Path, found: Model, slow: list[int], fast: list[int]) -> None:
+def compare(scratch: Path, found: Model, prefixes: dict[int, str], slow: list[int], fast: list[int]) -> None:
     """Run and measure each side, with few and with many images, and print what came of it."""
     home, bundle, lines = scratch / "home", found.bundle.directory, list[str]()
 
     def into(store: str) -> Callable[[int], None]:
-        return lambda count: run_job(found.uri, store, home, lines, count)
+        return lambda count: run_job(found.uri, store, home, lines, prefixes, count)
 
     def bare() -> dict[str, float]:
-        prefix = f"{CONTAINER}/{fast[0]}"
-        return core_seconds(scratch / "pictures", bundle, found.ref.engine, prefix, home / "results.db")
+        return core_seconds(scratch / "pictures", bundle, found.ref.engine, prefixes[fast[0]], home / "results.db")
 
     sqlite = pace("glint into SQLite", fast, into("sqlite"))
     first = bare()
     with cosmos(scratch):
         emulated = pace("glint into Cosmos DB", fast, into("cosmos"))
-    docs = pace("Ray's pipeline", slow, lambda count: run_peer(scratch, bundle, count))
+    docs = pace("Ray's pipeline", slow, lambda count: run_peer(scratch, bundle, prefixes[count], count))
     # The better of two, some minutes apart: what else a machine does would lower the ceiling.
     spent = {step: min(seconds, first[step]) for step, seconds in bare().items()}
     top = ceiling(sqlite, spent)
