@@ -119,7 +119,7 @@ def fill(account: BlobAccount, scratch: Path, counts: list[int]) -> dict[int, st
     with tempfile.TemporaryDirectory(dir=scratch) as directory:
         for count in counts:
             folder = Path(directory, prefixes[count])
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             for number in range(filled, count):
                 os.link(pictures / f"{number % NUM_PICTURES:03}.jpg", folder / f"{number:06}.jpg")
             filled = count
