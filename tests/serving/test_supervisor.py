@@ -1,23 +1,31 @@
 """Supervision round by round: drivers are played, the store is a real one, and supervisors may be two."""
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 from tests.serving.drivers import PlayedDrivers
+from tests.stores.store_documents import chunk_of, job
 
 from glint.adapters.sqlite_store import SqliteStore
 from glint.core.books import Books
 from glint.core.submission import DriverStatus, JobInput, Submission
+from glint.pipelines.bottleneck import Work
 from glint.serving.supervisor import Supervisor
 from glint.serving.webhook import SIGNATURE, TIMESTAMP, Webhook, signature
 
 
 @pytest.fixture
-def books(tmp_path: Path) -> Books:
-    return Books(SqliteStore(tmp_path / "results.db"))
+def store(tmp_path: Path) -> SqliteStore:
+    return SqliteStore(tmp_path / "results.db")
+
+
+@pytest.fixture
+def books(store: SqliteStore) -> Books:
+    return Books(store)
 
 
 def submission(id: str, **changes: object) -> Submission:
@@ -112,7 +120,7 @@ def test_what_a_ray_that_was_restarted_has_forgotten_is_started_again(books: Boo
     asyncio.run(play())
 
 
-def test_a_webhook_is_told_once_with_a_signature_that_its_secret_makes(books: Books) -> None:
+def test_a_webhook_is_told_once_with_a_signature_that_its_secret_makes(books: Books, store: SqliteStore) -> None:
     heard: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -122,7 +130,7 @@ def test_a_webhook_is_told_once_with_a_signature_that_its_secret_makes(books: Bo
     async def play() -> None:
         url = "https://hooks.example.com/done"
         await books.put_submission(submission("a", webhook=url).end("completed"))
-        webhook = Webhook("s3cret", httpx.MockTransport(answer))
+        webhook = Webhook("s3cret", store.get_job, httpx.MockTransport(answer))
         for _ in range(3):
             await Supervisor(books, PlayedDrivers(), webhook.notify).round()
 
@@ -134,7 +142,32 @@ def test_a_webhook_is_told_once_with_a_signature_that_its_secret_makes(books: Bo
     assert heard[0].headers[SIGNATURE] != signature("other", heard[0].headers[TIMESTAMP], body)
 
 
-def test_what_one_submission_suffers_leaves_the_others_alone(books: Books) -> None:
+def test_a_notice_says_what_held_the_job_up(books: Books, store: SqliteStore) -> None:
+    heard: list[dict] = []
+    work = Work()
+    work.begin([("node", {"read": 1, "decode": 1, "infer": 1, "write": 1, "cores": 1})])
+    work.add(chunk_of("known", 0, 50)[0], write_s=0.1)
+    spent = work.bottleneck()
+    assert spent is not None
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        heard.append(json.loads(request.content))
+        return httpx.Response(204)
+
+    async def play() -> None:
+        await store.put_job(job("known", bottleneck=spent))
+        for id in ("known", "unknown"):
+            await books.put_submission(submission(id, webhook="https://hooks.example.com/done").end("completed"))
+        webhook = Webhook("s3cret", store.get_job, httpx.MockTransport(answer))
+        await Supervisor(books, PlayedDrivers(), webhook.notify).round()
+
+    asyncio.run(play())
+    told = {one["id"]: one["bottleneck"] for one in heard}
+    assert told["known"]["line"] == spent.line
+    assert told["unknown"] is None
+
+
+def test_what_one_submission_suffers_leaves_the_others_alone(books: Books, store: SqliteStore) -> None:
     class Troubled(PlayedDrivers):
         def status(self, name: str) -> DriverStatus | None:
             if name == "glint-b-1-0":
@@ -150,7 +183,8 @@ def test_what_one_submission_suffers_leaves_the_others_alone(books: Books) -> No
         await books.put_submission(submission("a", webhook="https://hooks.example.com:abc/x").end("completed"))
         for id in ("b", "c", "d"):
             await books.put_submission(submission(id))
-        drivers, webhook = Troubled(), Webhook("s3cret", httpx.MockTransport(lambda request: httpx.Response(204)))
+        taken = httpx.MockTransport(lambda request: httpx.Response(204))
+        drivers, webhook = Troubled(), Webhook("s3cret", store.get_job, taken)
         await Supervisor(books, drivers, webhook.notify, max_running=2).round()
         assert drivers.submitted == [("glint-d-1-0", "d")]  # b may run, for all that is known
         assert {one.id: one.notices for one in await books.open_submissions()} == {"a": 1, "b": 0, "c": 0, "d": 0}
@@ -158,11 +192,11 @@ def test_what_one_submission_suffers_leaves_the_others_alone(books: Books) -> No
     asyncio.run(play())
 
 
-def test_a_webhook_that_refuses_is_told_again_later(books: Books) -> None:
+def test_a_webhook_that_refuses_is_told_again_later(books: Books, store: SqliteStore) -> None:
     async def play() -> None:
         url = "https://hooks.example.com/done"
         await books.put_submission(submission("a", webhook=url).end("failed", "why"))
-        webhook = Webhook("s3cret", httpx.MockTransport(lambda request: httpx.Response(500)))
+        webhook = Webhook("s3cret", store.get_job, httpx.MockTransport(lambda request: httpx.Response(500)))
         await Supervisor(books, PlayedDrivers(), webhook.notify).round()
         assert [(one.notices, one.notified) for one in await books.open_submissions()] == [(1, False)]
 

@@ -74,7 +74,7 @@ class JobAnswer(BaseModel):
     max_attempts: int
     driver: str = Field(description="what Ray calls the driver of this attempt")
     error: str | None
-    bottleneck: Bottleneck | None = Field(description="what held the last run up; null before, in lists and notices")
+    bottleneck: Bottleneck | None = Field(description="what held the last run up; null before and in lists")
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None

@@ -37,9 +37,9 @@ def open_supervisor(settings: Settings) -> Supervisor:
     from glint.serving.webhook import Webhook
 
     secret = Settings().webhook_secret
-    webhook = Webhook(secret.get_secret_value() if secret else "")
-    books = Books(open_store(settings))
-    return Supervisor(books, open_drivers(settings), webhook.notify, settings.batch_max_running)
+    store = open_store(settings)
+    webhook = Webhook(secret.get_secret_value() if secret else "", store.get_job)
+    return Supervisor(Books(store), open_drivers(settings), webhook.notify, settings.batch_max_running)
 
 
 def open_allowed(settings: Settings) -> Allowed:
