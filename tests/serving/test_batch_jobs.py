@@ -42,7 +42,7 @@ def drivers() -> PlayedDrivers:
 def whole(store: SqliteStore, drivers: PlayedDrivers, tmp_path: Path) -> FastAPI:
     allowed = Allowed((str(tmp_path), "az://images/line-4"), ("models:/", "/srv/bundles"), ("hooks.example.com",))
     whole = FastAPI()
-    whole.mount(PREFIX, create_batch_app(Desk(store, drivers, allowed)))
+    whole.mount(PREFIX, create_batch_app(Desk(store, drivers, allowed, tmp_path)))
     return whole
 
 
@@ -336,6 +336,18 @@ def test_a_deleted_job_leaves_nothing(client: httpx.Client, endpoint: str, store
     assert list(frozen.parents[1].iterdir()) == []
     assert bridge.run(store.page(id)).outcomes == ()
     bridge.close()
+
+
+def test_a_deleted_job_that_its_driver_never_came_to_know_leaves_no_files(
+    client: httpx.Client, endpoint: str, tmp_path: Path
+) -> None:
+    id, other = submitted(client), tmp_path / "jobs" / "other"
+    for folder in (tmp_path / "jobs" / id, other):
+        folder.mkdir(parents=True)
+        (folder / "listing.parquet").touch()
+    client.post(f"jobs/{id}/cancel")
+    assert client.delete(f"jobs/{id}").status_code == 204
+    assert list((tmp_path / "jobs").iterdir()) == [other]
 
 
 def test_a_store_that_cannot_be_used_is_no_fault_of_the_caller(client: httpx.Client, store: SqliteStore) -> None:

@@ -12,7 +12,7 @@ from glint.core.allowed import Allowed
 from glint.core.books import Books
 from glint.core.endpoint import Deployment, Endpoint
 from glint.core.errors import ConflictError, GlintError, MissingError
-from glint.core.job import Job, Totals
+from glint.core.job import Totals
 from glint.core.job_options import job_options
 from glint.core.names import check_name
 from glint.core.outcome import STATUSES, Outcome
@@ -27,13 +27,17 @@ logger = logging.getLogger(__name__)
 
 
 class Desk:
-    """Endpoints and jobs in a store, for whoever may ask for what `allowed` lists. Raises GlintError for mistakes."""
+    """Endpoints and jobs in a store, for whoever may ask for what `allowed` lists.
 
-    def __init__(self, store: ResultStore, drivers: Drivers, allowed: Allowed) -> None:
+    `home` is GLINT_HOME. Raises GlintError for mistakes.
+    """
+
+    def __init__(self, store: ResultStore, drivers: Drivers, allowed: Allowed, home: Path) -> None:
         self.store = store
         self.books = Books(store)
         self._drivers = drivers
         self._allowed = allowed
+        self._home = home
 
     # Endpoints
 
@@ -175,8 +179,9 @@ class Desk:
         await self._ended(id)
         job = await self.store.get_job(id)
         await self.store.delete_job(id)
-        if job is not None:
-            await asyncio.to_thread(_remove_files, job)
+        # Also where no job is known: a driver lists and freezes the input before it writes of one.
+        frozen = Path(job.manifest) if job else self._home / "jobs" / id / "manifest.parquet"
+        await asyncio.to_thread(_remove_files, id, frozen)
         await self.books.delete_submission(id)
 
     async def _ended(self, id: str) -> Submission:
@@ -238,10 +243,10 @@ class Desk:
         return [status for status in STATUSES if status in found and status != "ok"]
 
 
-def _remove_files(job: Job) -> None:
+def _remove_files(id: str, frozen: Path) -> None:
     """The folder jobs/ID with the frozen input; what cannot be removed stays, unused by a job of the same id."""
-    folder = Path(job.manifest).parent
-    if folder.parts[-2:] == ("jobs", job.id):
+    folder = frozen.parent
+    if folder.parts[-2:] == ("jobs", id):
         shutil.rmtree(folder, ignore_errors=True)
 
 

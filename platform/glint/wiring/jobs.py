@@ -27,7 +27,7 @@ def open_desk(settings: Settings) -> Desk:
 
     check_webhooks(settings)
     hasty = settings.model_copy(update={"store_deadline_s": min(DESK_DEADLINE_S, settings.store_deadline_s)})
-    return Desk(open_store(hasty), open_drivers(settings), open_allowed(settings))
+    return Desk(open_store(hasty), open_drivers(settings), open_allowed(settings), settings.home_path)
 
 
 def open_supervisor(settings: Settings) -> Supervisor:
