@@ -129,6 +129,14 @@ sys.exit(f"{before} {after}" if before or after else 0)
     assert done.returncode == 0, done.stderr.decode()
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_node_that_does_not_share_the_home_says_so(run: BatchRun, apart: bool) -> None:
+    elsewhere = replace(run, manifest=replace(run.manifest, path=Path("/of/another/node/manifest.parquet")))
+    said = "GLINT_HOME must be a folder that all nodes share: the job's input /of/another/node/manifest.parquet is not"
+    with closing(ScoringProcess(elsewhere, apart)) as process, pytest.raises(GlintError, match=said):
+        process.score(0)
+
+
 @pytest.mark.slow
 def test_decoding_apart_makes_the_same_outcomes_and_bears_the_same_images(run: BatchRun, bundle: Bundle) -> None:
     apart, bridge = spoilt(run, {"105.png": DEADLY}), Bridge()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glint.adapters.images import Images
+from glint.core.errors import GlintError
 from glint.core.job import job_id
 from glint.core.job_options import JobOptions
 from glint.core.manifest import Manifest
@@ -56,9 +58,15 @@ class BatchRun:
         return (self.open_preparer or self.open_predictor)()
 
     def chunk_rows(self, chunk: int) -> list[dict[str, Any]]:
-        """The manifest's rows of a chunk."""
+        """The manifest's rows of a chunk; raises GlintError on a node where the manifest is not."""
         size = self.options.mini_batch_size
-        rows: list[dict[str, Any]] = self.manifest.rows(chunk * size, (chunk + 1) * size).to_pylist()
+        try:
+            rows: list[dict[str, Any]] = self.manifest.rows(chunk * size, (chunk + 1) * size).to_pylist()
+        except FileNotFoundError:
+            raise GlintError(
+                f"GLINT_HOME must be a folder that all nodes share: the job's input {self.manifest.path} is not there "
+                f"on node {socket.gethostname()}"
+            ) from None
         return rows
 
     @property
