@@ -1,8 +1,10 @@
 """glint batch results: outcomes chosen by status, label, decision and confidence."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
 import typer
@@ -10,7 +12,9 @@ from tests.stores.store_documents import chunk_of, job, outcome
 from typer.testing import CliRunner
 
 from glint.adapters.sqlite_store import SqliteStore
+from glint.cli import batch_jobs
 from glint.cli.batch import results
+from glint.client import Client
 from glint.core.errors import GlintError
 from glint.core.outcome import Outcome
 from glint.core.stores import Bridge
@@ -104,3 +108,56 @@ def test_a_choice_that_nothing_could_pass_is_named(stored: list[Outcome], argume
     done = call(*arguments)
     assert isinstance(done.exception, GlintError)
     assert str(done.exception).startswith(said)
+
+
+SERVER = "http://glint.example.com:8000"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Whom the verbs ask, where every server has the completed job `first` with one outcome."""
+    asked: list[str] = []
+    progress = {"id": "first", "status": "completed", "model": None, "num_images": 1, "done": 1, "bottleneck": None}
+    progress |= {"statuses": {"ok": 1}, "labels": {}, "decisions": {}}
+    queued = {"id": "first", "status": "queued", "endpoint": "boards", "deployment": "main", "model": "m"}
+    queued |= {"options": {}, "input": {"uri": "az://images/line-4"}, "priority": 0, "attempt": 1, "max_attempts": 3}
+    queued |= {"driver": "d", "error": None, "bottleneck": None, "created_at": "2026-01-01T00:00:00Z"}
+    queued |= {"started_at": None, "ended_at": None}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(f"{request.url.scheme}://{request.url.netloc.decode()}")
+        kind = request.url.path.rpartition("/")[2]
+        page = {"outcomes": [outcome("first", 1).model_dump(mode="json")], "cursor": None}
+        return httpx.Response(200, json={"results": page, "progress": progress}.get(kind, queued))
+
+    monkeypatch.setattr(batch_jobs, "connect", lambda url: Client(url, transport=httpx.MockTransport(answer)))
+    return asked
+
+
+def test_results_come_from_the_server_that_the_environment_names(
+    stored: list[Outcome], asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(json.loads(call("--json").stdout)["outcomes"]) > 1
+    assert asked == []
+    monkeypatch.setenv("GLINT_URL", SERVER)
+    assert [one["uri"] for one in json.loads(call("--json").stdout)["outcomes"]] == [outcome("first", 1).uri]
+    assert set(asked) == {SERVER}
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "following"),
+    [
+        (batch_jobs.submit, ["boards", "--input", "az://images/line-4"], "batch watch first"),
+        (batch_jobs.retry, ["first"], "batch watch first"),
+        (batch_jobs.watch, ["first"], "batch results first"),
+    ],
+)
+def test_the_next_step_asks_the_same_server(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch, verb: Callable, arguments: list[str], following: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    app = typer.Typer()
+    app.command()(verb)
+    done = CliRunner().invoke(app, [*arguments, "--url", SERVER])
+    assert done.exit_code == 0, done.output
+    assert done.output.rstrip().endswith(f"{following} --url {SERVER}")
