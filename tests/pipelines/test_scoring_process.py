@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
-from tests.pipelines.fragile import DEADLY, ENDLESS, Fragile, Jealous, Patient, Unwritten
+from tests.pipelines.fragile import DEADLY, ENDLESS, Fragile, Jealous, Patient, Stuck, Unwritten
 from tests.pipelines.progress import Told
 
 from glint.adapters.images import Images
@@ -159,6 +161,24 @@ def test_decoding_apart_makes_the_same_outcomes_and_bears_the_same_images(run: B
         expected = alone.interpret(alone.score(prepared.pixels[None])[0])
         assert (outcome.status, outcome.labels, outcome.width) == ("ok", expected.labels, prepared.width)
         assert outcome.confidence == pytest.approx(expected.confidence, abs=1e-5)
+
+
+def test_an_actor_whose_engine_hangs_ends_itself(run: BatchRun, bundle: Bundle) -> None:
+    code = """
+import pickle, sys
+run, decoded = pickle.load(sys.stdin.buffer)
+from glint.pipelines.infer_actor import InferActor
+InferActor(run).score(decoded)
+"""
+    options = JobOptions(decode="apart", mini_batch_timeout_s=1)
+    stuck = replace(run, open_predictor=partial(Stuck, bundle), options=options)
+    image = {"error": None, "timings_ms": None, "width": 64, "height": 64}
+    given = pickle.dumps((stuck, Decoded(0, [image], 0.1, np.zeros((1, 3, 64, 64), np.uint8))))
+    path = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, input=given, stderr=subprocess.PIPE, env=path, timeout=60, check=False)
+    assert done.returncode == 1
+    assert b"the engine took longer than mini_batch_timeout_s 1 for mini-batch 0; its actor ends" in done.stderr
 
 
 @pytest.mark.slow

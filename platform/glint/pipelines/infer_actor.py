@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import ray
 import torch
@@ -32,7 +37,9 @@ class InferActor:
         """Infer what could be decoded of a chunk, and write the whole of it."""
         began = time.perf_counter()
         pixels = torch.from_numpy(decoded.pixels.copy())  # an array out of Ray's store cannot be written to
-        answers = [answer for part in pixels.split(GPU_BATCH) if len(part) for answer in infer(self._predictor, part)]
+        parts = [part for part in pixels.split(GPU_BATCH) if len(part)]
+        with _deadline(decoded.chunk, self._run.options.mini_batch_timeout_s):
+            answers = [answer for part in parts for answer in infer(self._predictor, part)]
         infer_ms = 1000 * (time.perf_counter() - began) / max(1, len(answers))
         left, scored = iter(answers), {}
         for place, image in enumerate(decoded.images):
@@ -43,3 +50,21 @@ class InferActor:
         check_engine(list(scored.values()))
         seconds = decoded.seconds + time.perf_counter() - began
         return self._writer.write(decoded.chunk, self._run.chunk_rows(decoded.chunk), scored, seconds)
+
+
+@contextmanager
+def _deadline(chunk: int, limit_s: float) -> Iterator[None]:
+    """Ends this process where the engine hangs: Ray starts the actor again and repeats its calls, MAX_RETRIES times."""
+
+    def give_up() -> None:
+        said = f"the engine took longer than mini_batch_timeout_s {limit_s:g} for mini-batch {chunk}; its actor ends"
+        print(said, file=sys.stderr, flush=True)
+        os._exit(1)
+
+    timer = threading.Timer(limit_s, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
