@@ -4,7 +4,8 @@ python benchmarks/deeppcb.py --data ../shared/data/deeppcb              at least
 python benchmarks/deeppcb.py --data ../shared/data/deeppcb --thorough   at least 0.97, at most 25
 
 The data are crops of the DeepPCB data set in a folder for each class, with labels.csv (path, label, board, lot).
-Everything was chosen on the validation lots; the test lots are scored once, at the end.
+The recipe was chosen on the validation lots, the test lots are scored once, at the end; the rule of which epoch is kept
+was prompted by earlier scores of theirs (docs/decisions/0013).
 """
 
 import argparse

@@ -176,6 +176,16 @@ def test_records_of_promotions_and_rollbacks_are_tags_of_the_version(versions: t
     assert json.loads(tags["glint.rollback.champion"]) == {"by": "anna"}
 
 
+def test_a_later_promotion_leaves_the_record_of_an_earlier_one(versions: tuple[Registry, str]) -> None:
+    registry, name = versions
+    records = [{"gate": "approved", "reason": "new camera"}, {"gate": "unchecked"}, {"gate": "passed"}]
+    for record in records:
+        registry.promote(name, "1", "champion", record)
+    tags = mlflow.MlflowClient(registry.tracking_uri).get_model_version(name, "1").tags
+    keys = ("glint.promotion.champion.1", "glint.promotion.champion.2", "glint.promotion.champion")
+    assert [json.loads(tags[key]) for key in keys] == records
+
+
 def test_the_manifest_of_a_run_is_found_by_its_version(versions: tuple[Registry, str], tmp_path: Path) -> None:
     registry, name = versions
     assert registry.training_manifest(name, "1") is None

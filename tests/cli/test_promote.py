@@ -99,9 +99,10 @@ def test_an_approval_overrides_the_gate_and_is_recorded_with_user_reason_and_tim
     assert datetime.fromisoformat(record["at"]).tzinfo
 
 
-def test_an_approval_that_was_not_needed_is_none(registry: Registry, name: str) -> None:
+def test_an_approval_that_was_not_needed_is_kept_and_the_gate_has_passed(registry: Registry, name: str) -> None:
     assert gating.promote(registry, name, "2", "champion", report(name, PASSED), "in a hurry").gate == "passed"
-    assert recorded(registry, name, "2")["reason"] is None
+    record = recorded(registry, name, "2")
+    assert (record["gate"], record["reason"]) == ("passed", "in a hurry")
 
 
 def test_a_policy_that_stays_behind_is_told(registry: Registry, name: str, sighted: Bundle) -> None:

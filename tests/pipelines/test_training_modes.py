@@ -115,6 +115,17 @@ def test_two_workers_take_the_same_steps_as_one(
         assert two == pytest.approx(one, abs=1e-3)
 
 
+def test_what_two_workers_keep_is_what_they_have_validated(
+    train_with: Callable[..., Trained], ray_cluster: None
+) -> None:
+    # Its batch statistics differ by worker; the self-test has images that either of them validated.
+    values = {"backbone": "test_resnet", "precision": "fp32", "optimisation.ema_decay": 0.9}
+    trained = train_with("statistics", values, workers=Workers(2, 2))
+    tried = run_selftest(Predictor(Bundle(Path(trained.bundle)), engine="torch"))
+    assert tried is not None
+    assert tried.max_difference < 1e-5
+
+
 def test_training_on_as_many_workers_as_there_is_room_for_comes_to_its_end(
     train_with: Callable[..., Trained], settings: Settings, ray_cluster: None
 ) -> None:

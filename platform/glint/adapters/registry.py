@@ -103,7 +103,7 @@ class Registry(Tracking):
     def promote(self, name: str, version: str, alias: str, record: Mapping[str, Any] | None = None) -> str | None:
         """Point `alias` at a version; returns the version that it pointed at before.
 
-        `record` says how that came about; it becomes the version's tag `glint.promotion.ALIAS`.
+        `record` says how that came about; it becomes the version's tag `glint.promotion.ALIAS`, earlier ones are kept.
         """
         self._version(name, version, None)
         before = self.alias(name, alias)
@@ -112,7 +112,7 @@ class Registry(Tracking):
             self._remember(name, alias, [*self._earlier(name, alias), before])
         self._set_alias(name, alias, version)
         if record:
-            self._client.set_model_version_tag(name, version, f"glint.promotion.{alias}", json.dumps(record))
+            self._record(name, version, f"glint.promotion.{alias}", record)
         return before
 
     def rollback(self, name: str, alias: str, record: Mapping[str, Any] | None = None) -> tuple[str, str]:
@@ -135,8 +135,16 @@ class Registry(Tracking):
         self._set_alias(name, alias, target)
         self._remember(name, alias, earlier)
         if record:
-            self._client.set_model_version_tag(name, current, f"glint.rollback.{alias}", json.dumps(record))
+            self._record(name, current, f"glint.rollback.{alias}", record)
         return target, current
+
+    def _record(self, name: str, version: str, tag: str, record: Mapping[str, Any]) -> None:
+        """Set a version's tag. What it was before stays as TAG.1, TAG.2 and so on: an approval is never lost."""
+        tags = self._client.get_model_version(name, version).tags
+        if tag in tags:
+            number = 1 + sum(key.startswith(f"{tag}.") for key in tags)
+            self._client.set_model_version_tag(name, version, f"{tag}.{number}", tags[tag])
+        self._client.set_model_version_tag(name, version, tag, json.dumps(record))
 
     def put_policy(self, name: str, version: str, policy: str, record: Mapping[str, Any] | None = None) -> int:
         """Keep a policy (JSON) with a version and make it the active one; returns its number, from 1 on.

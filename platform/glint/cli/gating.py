@@ -103,7 +103,7 @@ def promote(
             before=before,
             gate=gate,
             by=user(),
-            reason=None if gate == "passed" else reason,
+            reason=reason,
             refused=refused,
             manifest=report.manifest_digest if report else None,
         )

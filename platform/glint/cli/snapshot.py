@@ -22,7 +22,11 @@ def snapshot(
         typer.Option(help="column of the label file (folder, with --labels folders) that keeps images in one split"),
     ] = None,
     separator: Annotated[
-        str | None, typer.Option(help="what parts the labels of an image that may have several, such as ';'")
+        str | None,
+        typer.Option(
+            help="what parts the labels of an image that may have several, such as ';'; "
+            "by itself it says that an image has none, an empty label that nobody knows"
+        ),
     ] = None,
     val_groups: Annotated[str, typer.Option(help="groups for validation, separated by commas")] = "",
     test_groups: Annotated[str, typer.Option(help="groups for the test, separated by commas")] = "",

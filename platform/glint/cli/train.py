@@ -36,7 +36,7 @@ def train(
 
         glint train --recipe recipe.yaml --manifest manifest.parquet --set weights=models:/boards@champion
 
-        glint train --recipe recipe.yaml --manifest manifest.parquet --workers 4:8 --gpu
+        glint train --recipe recipe.yaml --manifest manifest.parquet --workers 4 --gpu
     """
     from glint.cli.console import emit, next_step, progress
     from glint.cli.interruption import kept_on_interruption

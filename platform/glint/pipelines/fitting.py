@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -136,10 +135,9 @@ class NoProcessGroup(TorchConfig):
 def _trainer(
     directory: Path, plan: TrainingPlan, workers: Workers, callbacks: Sequence[ray.train.UserCallback]
 ) -> TorchTrainer:
-    threads = max(1, (os.cpu_count() or 1) // workers.most)
     return TorchTrainer(
         train_loop,
-        train_loop_config={"plan": replace(plan, threads=threads)},
+        train_loop_config={"plan": plan},
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.most if workers.least == workers.most else (workers.least, workers.most),  # type: ignore[arg-type]
             use_gpu=workers.use_gpu,

@@ -131,6 +131,10 @@ def _try_out(challenger: Candidate, champion: Candidate | None, trial: Trial, pr
     rows = labelled_table(trial.manifest, trial.split, (), challenger.multi_label).slice(0, 10 * NUM_PICTURES)
     files = trial.images.read_many(rows["uri"].to_pylist(), rows["etag"].to_pylist())
     pictures = list(islice((data for data in files if not isinstance(data, ImageError)), NUM_PICTURES))
+    if not pictures:
+        raise GlintError(
+            f"none of the first {len(rows)} images of {trial.split} can be read, so there is nothing to time"
+        )
     predictors = [ours, theirs] if theirs else [ours]
     took_ms = time_single_images(predictors, pictures, progress)
     timed = latency(took_ms[0], took_ms[1] if theirs else None, trial.margins)

@@ -47,7 +47,6 @@ class TrainingPlan:
     """Reference to the state of the model to begin with."""
     board: Any = None
     """Handle of the ProgressBoard actor that the driver watches."""
-    threads: int = 1
     accumulate: int = 1
     """Parts of a step that go through the model one by one."""
     train_cache: ImageCache | None = None
@@ -198,6 +197,15 @@ class Learner:
         total = torch.tensor(float(number), device=self.device)
         torch.distributed.all_reduce(total)
         return float(total)
+
+    def share_buffers(self) -> None:
+        """Give rank 0's running statistics of batches, which it saves, to all ranks, for them to validate what is kept.
+
+        Distribution does so for the network at the beginning of a step alone, and never for the averaged weights.
+        """
+        if self.world > 1:
+            for buffer in (*self.network.buffers(), *(self.average.module.buffers() if self.average else ())):
+                torch.distributed.broadcast(buffer, 0)
 
     def pixels(self, batch: Batch) -> torch.Tensor:
         """The batch's images on the device, normalised there: they travel as uint8."""

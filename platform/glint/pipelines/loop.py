@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ KEPT_BY, NOT_KEPT = "kept_as_epoch", -2
 def train_loop(config: dict[str, Any]) -> None:
     """Train for the recipe's epochs from the last checkpoint on, and report a checkpoint after each."""
     plan: TrainingPlan = config["plan"]
-    torch.set_num_threads(plan.threads)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // ray.train.get_context().get_local_world_size()))
     learner = Learner(plan)
     started = time.monotonic()
     if plan.recipe.strategy != "full" and not learner.resumed:
@@ -65,6 +66,7 @@ def train_epoch(learner: Learner, batches: Iterator[Batch], epoch: int) -> float
 def validate(learner: Learner) -> np.ndarray[Any, Any]:
     """The logits (N, C) of all validation images in the order of their table; NaN for those that cannot be read."""
     plan = learner.plan
+    learner.share_buffers()
     model = with_views(learner.judged, plan.recipe.views).eval()
     size = max(1, learner.part // plan.recipe.num_views)
     logits = [np.zeros((0, len(plan.classes)), dtype=np.float32)]
