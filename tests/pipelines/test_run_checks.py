@@ -3,7 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from tests.pipelines.progress import Told
+from timm.optim import create_optimizer_v2
+from torch import nn
 
 from glint.core.errors import GlintError
 from glint.core.recipe import with_fields
@@ -12,8 +15,9 @@ from glint.pipelines.train import TrainingRun, make_plan, train
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lookahead_adamw", "lamb"])
-def test_optimizers_of_timm_are_taken(name: str) -> None:
+def test_what_timm_makes_an_optimizer_of_is_taken(name: str) -> None:
     check_optimizer(name)
+    assert isinstance(create_optimizer_v2(nn.Linear(2, 2), opt=name, lr=0.1), torch.optim.Optimizer)
 
 
 @pytest.mark.parametrize(
