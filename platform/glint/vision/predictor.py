@@ -15,9 +15,9 @@ from glint.core.outcome import DEFAULT_TOP_K, ModelRef, Prediction, Score, faile
 from glint.core.policy import PRESENT_FROM
 from glint.vision.bundle import Bundle
 from glint.vision.decode import Limits
+from glint.vision.dynamic_batching import DynamicBatcher
 from glint.vision.engines.engine import Logits
 from glint.vision.engines.opening import choose_engine, open_engine
-from glint.vision.gathering import Gatherer
 from glint.vision.transforms import Loaded, load_image
 
 Probabilities = np.ndarray[tuple[int, int], np.dtype[np.float32]]
@@ -52,7 +52,7 @@ class Predictor(Preparer):
         super().__init__(bundle, limits)
         self.classes = bundle.info.classes
         self._engine = open_engine(bundle, engine)
-        self._gatherer = Gatherer(self.score, self._engine.batch_size) if self._engine.batch_size > 1 else None
+        self._batcher = DynamicBatcher(self.score, self._engine.batch_size) if self._engine.batch_size > 1 else None
         # The engine's own name: it may be another one than was asked for, where a network cannot be converted.
         self.model = model_ref(bundle, name, version).model_copy(update={"engine": self._engine.name})
 
@@ -84,8 +84,8 @@ class Predictor(Preparer):
 
     def score_one(self, image: torch.Tensor) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         """One uint8 image (3, S, S) -> its probabilities (C,); on a GPU together with those of other threads."""
-        if self._gatherer:
-            return self._gatherer.score_one(image)
+        if self._batcher:
+            return self._batcher.score_one(image)
         row: np.ndarray[tuple[int], np.dtype[np.float32]] = self.score(image[None])[0]
         return row
 

@@ -13,7 +13,7 @@ import torch
 Row = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 
-class Gatherer:
+class DynamicBatcher:
     """What comes while a batch is scored makes up the next one, so that no image waits for company.
 
     `score` takes images (N, C, S, S) to rows (N, K), with N up to `batch_size`. Where a batch fails its images are
