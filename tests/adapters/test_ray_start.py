@@ -1,7 +1,14 @@
+import inspect
 import subprocess
 import sys
 
 import psutil
+import pytest
+import ray
+from ray._private import node
+
+from glint.adapters.ray_start import TIMED_OUT, start_ray
+from glint.core.errors import GlintError
 
 DRIVER = """
 import atexit
@@ -33,3 +40,14 @@ print(pid)
 def test_a_worker_that_does_not_end_by_itself_is_ended_with_its_ray() -> None:
     done = subprocess.run([sys.executable, "-c", DRIVER], capture_output=True, text=True, timeout=120, check=True)
     assert not psutil.pid_exists(int(done.stdout))
+
+
+def test_a_ray_that_does_not_start_in_time_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert TIMED_OUT in inspect.getsource(node)
+
+    def too_busy(*_: object, **__: object) -> None:
+        raise Exception(f"The current node {TIMED_OUT}. This could happen because of anything.")
+
+    monkeypatch.setattr(ray, "init", too_busy)
+    with pytest.raises(GlintError, match="Ray did not start within 30 s: this machine is too busy"):
+        start_ray(2)

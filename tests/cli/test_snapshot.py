@@ -44,7 +44,7 @@ def test_a_person_sees_the_counts_for_each_class_and_split(boards):
         ["class", "train", "val", "test"],
         ["[red]", "open", "1", "1", "1"],
         ["good", "1", "1", "1"],
-        ["all", "2", "2", "2"],
+        ["all", "images", "2", "2", "2"],
     ]
     assert f"manifest: {boards / 'm.parquet'}" in result.stdout
     assert "ignored files: 1 not an image name (labels.csv)" in result.stderr

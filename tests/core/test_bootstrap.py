@@ -47,7 +47,17 @@ def test_nothing_is_drawn_without_enough_values_and_the_reason_is_given() -> Non
     drawn, said = bootstrap({"group": groups(1), "camera": groups(3)})
     assert drawn is None
     assert said.column is None
-    assert said.note == "group has 1 value, fewer than 20, and no other column has as many"
+    assert said.note == "group has 1 value, fewer than 20, and no other column that puts images together has as many"
+
+
+def test_a_column_with_a_value_for_nearly_every_image_is_no_group() -> None:
+    measured: list[str | None] = [f"{i // 3 * 3 if i < 100 else i} mm" for i in range(300)]
+    drawn, said = bootstrap({"group": groups(4), "file": groups(300), "width": measured}, num_replicates=10)
+    assert (drawn, said.column) == (None, None)
+    _, said = bootstrap({"group": groups(4), "file": groups(300), "board": groups(40)}, num_replicates=10)
+    assert said.column == "board"
+    paired: list[str | None] = [None if i < 200 else f"{i // 2}" for i in range(300)]
+    assert bootstrap({"group": groups(4), "pair": paired}, num_replicates=10)[1].column == "pair"
 
 
 def test_every_score_has_an_interval_around_it() -> None:

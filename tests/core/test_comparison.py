@@ -35,8 +35,40 @@ def test_differences_have_paired_intervals() -> None:
     for difference in (found.scores["accuracy"], found.scores["macro_f1"], found.recall["open"]):
         assert difference.interval is not None
         assert 0 < difference.interval.low < difference.difference < difference.interval.high
-    assert found.recall["good"].interval is not None
-    assert found.recall["good"].interval.low == found.recall["good"].interval.high == 0
+    assert found.recall["open"].lost == 0
+
+
+def test_models_that_never_differ_are_not_equal_for_certain() -> None:
+    targets = np.arange(600) % 3
+    same = np.where(np.arange(600) % 10 == 0, (targets + 1) % 3, targets)
+    scores = classification_scores(targets, same, CLASSES)
+    widths = []
+    for num_groups in (600, 60):
+        drawn = Bootstrap(np.arange(600) % num_groups, resample(num_groups))
+        found = comparison(CHAMPION, targets, (same, same), (scores, scores), drawn)
+        for difference in (*found.scores.values(), *found.recall.values()):
+            assert difference.interval is not None
+            assert difference.interval.low == -difference.interval.high < 0
+        assert found.recall["open"].interval is not None
+        assert found.scores["macro_f1"].interval is not None
+        # 0 of 600: at most 0.6% (Clopper and Pearson, 97.5%); 0 of the 200 of a class: at most 1.8%
+        assert found.scores["macro_f1"].interval.high == pytest.approx(3.69 / 600, rel=0.05)
+        widths.append(found.recall["open"].interval.high)
+    # in 200 groups, and in 20
+    assert widths == [pytest.approx(3.65 / 200, rel=0.01), pytest.approx(3.37 / 200, rel=0.01)]
+
+
+def test_a_model_that_has_only_won_may_yet_lose() -> None:
+    targets = np.arange(300) % 3
+    champion = np.where(np.arange(300) < 30, (targets + 1) % 3, targets)
+    scores = [classification_scores(targets, one, CLASSES) for one in (targets, champion)]
+    drawn = Bootstrap(np.arange(300), resample(300))
+    found = comparison(CHAMPION, targets, (targets, champion), (scores[0], scores[1]), drawn).scores["accuracy"]
+    alone = drawn.difference_of_shares(champion == targets, targets == targets)
+    assert found.interval is not None
+    assert alone is not None
+    assert found.interval.low == pytest.approx(alone.low - 3.67 / 300, abs=1e-3)
+    assert found.interval.high == alone.high
 
 
 def test_several_labels_are_compared_by_micro_f1_too() -> None:

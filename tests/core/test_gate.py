@@ -66,7 +66,26 @@ def test_an_equal_model_passes_overall_and_for_each_class() -> None:
     found = judged(spoilt(0.1), spoilt(0.1))
     assert set(verdicts(found).values()) == {"passed"}
     assert set(found) == {"macro-F1", "recall of good", "recall of open", "recall of short"}
-    assert found["macro-F1"].value == 0
+    assert found["macro-F1"].value == pytest.approx(-3.69 / 600, rel=0.05)
+
+
+def test_an_equal_model_on_few_images_is_refused_for_want_of_evidence() -> None:
+    few = np.arange(600) < 120
+    groups = [name for name, kept in zip([f"board-{i // 4}" for i in range(600)], few, strict=True) if kept]
+    found = judged(TARGETS[few], TARGETS[few], groups, TARGETS[few])
+    assert verdicts(found) == {
+        "macro-F1": "refused",
+        "recall of good": "not judged",
+        "recall of open": "not judged",
+        "recall of short": "not judged",
+    }
+    assert "no image is lost, but they are too few to show more" in found["macro-F1"].measured
+    assert "none is lost, yet so few show no more than -0.08" in found["recall of good"].measured
+    assert set(
+        verdicts(judged(TARGETS[few], TARGETS[few], groups, TARGETS[few], Margins(macro_f1=0.1, recall=0.1))).values()
+    ) == {"passed"}
+    one_lost = np.where(np.arange(120) == 5, (TARGETS[few] + 1) % 3, TARGETS[few])
+    assert verdicts(judged(TARGETS[few], one_lost, groups, TARGETS[few]))["recall of short"] == "refused"
 
 
 def test_a_worse_model_is_refused_and_told_by_how_much() -> None:

@@ -10,17 +10,17 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from tests.pipelines.progress import Told
 
 from glint.core.errors import GlintError
-from glint.core.recipe import Optimisation, Recipe
+from glint.core.recipe import Optimisation, Recipe, with_fields
 from glint.pipelines import fitting
 from glint.pipelines.fitting import Workers, _halved, check_workers, parse_workers
 from glint.pipelines.growing import image_size
 from glint.pipelines.learner import TrainingPlan
 
 
-@pytest.mark.parametrize(("text", "numbers"), [("1", [1]), ("4", [4]), ("2:4", [2, 3, 4])])
-def test_workers_are_a_number_or_a_range(text: str, numbers: list[int]) -> None:
+@pytest.mark.parametrize(("text", "bounds"), [("1", (1, 1)), ("4", (4, 4)), ("2:4", (2, 4))])
+def test_workers_are_a_number_or_a_range(text: str, bounds: tuple[int, int]) -> None:
     workers = parse_workers(text, use_gpu=False)
-    assert list(workers.numbers) == numbers
+    assert (workers.least, workers.most) == bounds
     assert str(workers) == text
 
 
@@ -31,20 +31,33 @@ def test_other_workers_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "batch", "pairs", "reason"),
+    ("workers", "values", "reason"),
     [
-        (Workers(3, 3), 32, False, "batch_size 32 must be a multiple of --workers 3"),
-        (Workers(1, 3), 32, False, "batch_size 32 must be a multiple of --workers 3, which 1:3 includes"),
-        (Workers(2, 2), 6, True, "batch_size 6 must be an even multiple of --workers 2"),
-        (Workers(use_gpu=True), 32, False, "--gpu with --workers 1 needs as many GPUs; this Ray has 0"),
-        (Workers(32, 32), 32, False, "--workers 32 is too many for this Ray"),
+        (Workers(1, 3), {"optimisation.batch_size": 2}, "batch_size 2 must be at least 3 for --workers 1:3$"),
+        (
+            Workers(3, 3),
+            {"optimisation.batch_size": 32, "optimisation.accumulate": 16},
+            "batch_size 32 must be at least 48 for --workers 3, in recipe.optimisation.accumulate 16 parts",
+        ),
+        (
+            Workers(2, 2),
+            {"optimisation.batch_size": 2, "augmentation.cutmix": 1},
+            "batch_size 2 must be at least 4 for --workers 2, of 2 images each",
+        ),
+        (Workers(use_gpu=True), {}, "--gpu with --workers 1 needs as many GPUs; this Ray has 0"),
+        (Workers(32, 32), {}, "--workers 32 is too many for this Ray"),
     ],
 )
 def test_workers_that_cannot_be_placed_or_share_a_batch_are_refused(
-    ray_cluster: None, workers: Workers, batch: int, pairs: bool, reason: str
+    ray_cluster: None, recipe: Recipe, workers: Workers, values: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(GlintError, match=reason):
-        check_workers(workers, batch, pairs)
+        check_workers(workers, with_fields(recipe, values))
+
+
+@pytest.mark.parametrize("workers", [Workers(1, 3), Workers(3, 3)])
+def test_a_batch_need_not_be_a_multiple_of_the_workers(ray_cluster: None, recipe: Recipe, workers: Workers) -> None:
+    check_workers(workers, with_fields(recipe, {"optimisation.batch_size": 32, "augmentation.mixup": 0.2}))
 
 
 def test_too_little_memory_halves_the_parts_of_a_step_down_to_single_images() -> None:

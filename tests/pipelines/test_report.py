@@ -400,7 +400,8 @@ def test_the_column_that_stands_in_for_few_groups_is_named(tmp_path: Path) -> No
 def test_without_enough_groups_no_interval_is_given_and_the_page_says_why(tmp_path: Path) -> None:
     split = a_split(MIXED, columns={"group": ["L1", "L2", *["L1"] * 5]})
     text = a_page(tmp_path, split).text
-    assert "No intervals are given: group has 2 values, fewer than 20, and no other column has as many." in text
+    why = "group has 2 values, fewer than 20, and no other column that puts images together has as many"
+    assert f"No intervals are given: {why}." in text
     assert " to " not in text[text.index("Accuracy") : text.index("No intervals")]
     assert json.loads((tmp_path / "report.json").read_text())["intervals"] is None
 

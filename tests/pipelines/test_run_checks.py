@@ -9,8 +9,8 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 
 from glint.core.errors import GlintError
-from glint.core.recipe import with_fields
-from glint.pipelines.run_checks import check_optimizer
+from glint.core.recipe import Preprocessing, Recipe, with_fields
+from glint.pipelines.run_checks import check_normalisation, check_optimizer
 from glint.pipelines.train import TrainingRun, make_plan, train
 
 
@@ -28,6 +28,19 @@ def test_an_optimizer_that_timm_lacks_is_named_with_those_near_it(name: str, hin
     recipe = with_fields(training.recipe, {"optimisation.optimizer": name})
     with pytest.raises(GlintError, match=rf"recipe\.optimisation\.optimizer '{name}' is not one of timm's; {hint}"):
         train(replace(training, recipe=recipe), Told())
+
+
+def test_weights_from_the_hub_have_the_recipe_say_how_images_are_normalised(recipe: Recipe) -> None:
+    sizes = Preprocessing(image_size=224)
+    vit = recipe.model_copy(update={"backbone": "vit_tiny_patch16_224", "weights": "hub", "preprocessing": sizes})
+    said = r"recipe\.preprocessing\.mean: \[0\.5, 0\.5, 0\.5\] and std: \[0\.5, 0\.5, 0\.5\]"
+    with pytest.raises(GlintError, match=said):
+        check_normalisation(vit)
+    with pytest.raises(GlintError, match=said):
+        check_normalisation(vit.model_copy(update={"weights": "hub:augreg_in21k"}))
+    check_normalisation(vit.model_copy(update={"weights": "none"}))
+    check_normalisation(vit.model_copy(update={"backbone": "resnet18"}))
+    check_normalisation(with_fields(vit, {"preprocessing.mean": [0.485, 0.456, 0.406]}))
 
 
 @pytest.mark.parametrize(("backbone", "size"), [("test_vit", 40), ("vit_tiny_patch16_224", 32)])

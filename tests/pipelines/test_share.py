@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +29,15 @@ def test_two_ranks_share_the_global_batches_of_one() -> None:
     assert np.array_equal(np.concatenate(halves, axis=1), whole)
 
 
+@pytest.mark.parametrize(("unit", "parts"), [(1, [3, 3, 4]), (2, [2, 4, 4])])
+def test_ranks_share_a_batch_that_their_number_does_not_divide(unit: int, parts: list[int]) -> None:
+    whole = Share(50, seed=1, batch_size=10).rows(2).reshape(5, 10)
+    shares = [Share(50, rank, 3, seed=1, batch_size=10, unit=unit) for rank in range(3)]
+    assert [share.local_batch for share in shares] == parts
+    local = [share.rows(2).reshape(5, -1) for share in shares]
+    assert np.array_equal(np.concatenate(local, axis=1), whole)
+
+
 def test_without_a_seed_ranks_read_every_row_once() -> None:
     rows = [Share(11, rank, 3).rows(0).tolist() for rank in range(3)]
     assert sorted(row for part in rows for row in part) == list(range(11))
@@ -44,10 +54,10 @@ def test_balanced_epochs_have_as_many_of_each_class_and_leave_no_rare_one_out() 
     assert rows.tolist() != share.rows(1, targets).tolist()
 
 
-@given(st.integers(1, 200), st.integers(1, 4), st.integers(1, 8), st.booleans())
+@given(st.integers(1, 200), st.integers(1, 4), st.integers(4, 32), st.booleans())
 def test_the_number_of_local_rows_is_known_without_drawing_them(
-    num_rows: int, world: int, local: int, seeded: bool
+    num_rows: int, world: int, batch_size: int, seeded: bool
 ) -> None:
     for rank in range(world):
-        share = Share(num_rows, rank, world, 0 if seeded else None, batch_size=world * local)
+        share = Share(num_rows, rank, world, 0 if seeded else None, batch_size=batch_size)
         assert share.num_local_rows == len(share.rows(0))

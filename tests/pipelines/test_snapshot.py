@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -391,6 +392,9 @@ def test_a_separator_parts_the_labels_of_an_image_that_may_have_several(boards, 
     assert [found[name] for name in named] == [["good", "short"], [], None, ["good"]]
     assert summary.classes == CLASSES
     assert (summary.unlabelled, summary.counts["train"]["short"]) == (1, 3)
+    split = Counter(row["split"] for row in Manifest.open(summary.manifest).table(["split"]).to_pylist())
+    assert summary.labelled == {name: split[name] for name in ("train", "val", "test")}
+    assert sum(summary.labelled.values()) == summary.num_images - 1, "an image with two labels is one"
 
 
 def test_groups_with_one_of_several_labels_are_found_when_a_split_lacks_a_class(boards, labels):

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import pyarrow as pa
 import pytest
 from tests.pipelines.progress import Told
 
 from glint.core.errors import GlintError
-from glint.core.manifest import Manifest, write_manifest
+from glint.core.manifest import Manifest
 from glint.core.recipe import Recipe, with_fields
 from glint.pipelines.fitting import Workers
+from glint.pipelines.snapshot import snapshot
 from glint.pipelines.train import Trained, TrainingRun, train
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
@@ -101,12 +101,13 @@ def test_training_from_an_earlier_model_starts_where_that_one_ended(
 def test_two_workers_take_the_same_steps_as_one(
     train_with: Callable[..., Trained], settings: Settings, ray_cluster: None
 ) -> None:
-    # A backbone without batch statistics, and nothing drawn at random but the order.
+    # A backbone without batch statistics, and nothing drawn at random but the order; 7 and 8 images to a worker.
     values = {
         "backbone": "test_vit",
         "augmentation.policy": "none",
         "preprocessing.image_size": 64,
         "precision": "fp32",
+        "optimisation.batch_size": 15,
     }
     alone = train_with("one", values)
     both = train_with("two", values, workers=Workers(2, 2))
@@ -149,13 +150,17 @@ def test_training_ends_early_when_it_gets_no_better(train_with: Callable[..., Tr
 
 
 def test_images_with_several_labels_are_learnt_and_answered(
-    train_with: Callable[..., Trained], manifest: Manifest, boards: Path, tmp_path: Path
+    train_with: Callable[..., Trained], training: TrainingRun, boards: Path, tmp_path: Path
 ) -> None:
-    rows = manifest.table()
-    several = [labels and ([] if labels == ["good"] else [*labels, "defect"]) for labels in rows["labels"].to_pylist()]
-    place = rows.column_names.index("labels")
-    rows = rows.set_column(place, "labels", pa.array(several, pa.list_(pa.string())))
-    many = write_manifest(tmp_path / "several.parquet", [rows], source="test")
+    lines = ["path,label,lot"]
+    for row in training.manifest.table().to_pylist():
+        path, (label,) = Path(row["uri"].removeprefix("file://")), row["labels"]
+        lines.append(f"{path.relative_to(boards)},{';' if label == 'good' else f'{label};defect'},{row['split']}")
+    labels, out = tmp_path / "labels.csv", tmp_path / "several.parquet"
+    labels.write_text("\n".join(lines) + "\n")
+    snapshot(training.images, str(boards), out, str(labels), "lot", ("val",), ("test",), separator=";")
+    many = Manifest.open(out)
+    assert set(many.classes) == {"defect", *training.manifest.classes} - {"good"}
     values = {"task": "multi", "policy.accept_classes": None, "optimisation.epochs": 4, "augmentation.mixup": 0.1}
     trained = train_with("several", values, manifest=many)
     predictor = Predictor(Bundle(Path(trained.bundle)))

@@ -1,14 +1,17 @@
+import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -52,6 +55,32 @@ def test_without_a_known_key_nothing_opens(keys: Path, headers: dict[str, str]) 
     response = guarded(Access(keys)).post("/v1/classify", headers=headers)
     assert (response.status_code, response.json()["reason"]) == (401, "unauthorised")
     assert response.headers["www-authenticate"] == "Bearer"
+
+
+def test_bodies_that_would_fill_the_memory_are_refused_until_there_is_room(api: FastAPI) -> None:
+    asyncio.run(fill(Guard(api, Access(), "classify", max_held_bytes=1500)))
+
+
+async def fill(guard: Guard) -> None:
+    rest = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"x" * 900
+        await rest.wait()
+        yield b"x"
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://glint") as client:
+        first = asyncio.create_task(client.post("/v1/classify", content=slowly()))
+        while guard._held < 900:
+            await asyncio.sleep(0)
+        second = await client.post("/v1/classify", content=b"x" * 700)
+        assert (second.status_code, second.json()["reason"]) == (503, "overloaded")
+        assert second.headers["retry-after"] == "1"
+        assert (await client.post("/v1/classify", content=b"x" * 500)).json()["reason"] == "not_an_image"
+        rest.set()
+        assert (await first).json()["reason"] == "not_an_image"
+        assert (await client.post("/v1/classify", content=b"x" * 700)).json()["reason"] == "not_an_image"
+    assert guard._held == 0
 
 
 def test_the_root_and_probes_are_open(keys: Path) -> None:

@@ -12,9 +12,11 @@ import psutil
 import ray
 
 from glint.adapters.network import reach_ray
+from glint.core.errors import GlintError
 
 OBJECT_STORE_BYTES = 1_000_000_000
 WORKERS_END_S = 5
+TIMED_OUT = "timed out during startup"
 
 
 def join_ray(address: str) -> None:
@@ -53,14 +55,22 @@ def _hush() -> None:
 
 
 def _init(num_cpus: int | None, include_dashboard: bool) -> None:
-    ray.init(
-        "local",  # and not another one's that this machine happens to run
-        num_cpus=num_cpus or max(4, 2 * (os.cpu_count() or 1)),
-        include_dashboard=include_dashboard,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    try:
+        ray.init(
+            "local",  # and not another one's that this machine happens to run
+            num_cpus=num_cpus or max(4, 2 * (os.cpu_count() or 1)),
+            include_dashboard=include_dashboard,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:
+        if TIMED_OUT not in str(error):  # Ray has no type for it, and no setting for the time
+            raise
+        raise GlintError(
+            "Ray did not start within 30 s: this machine is too busy, or has too little memory; run the same command "
+            "again when it is calmer"
+        ) from None
     atexit.register(_shut_down)
 
 

@@ -72,7 +72,7 @@ def snapshot(
             separator or None,
         )
     counts = [(escape(name), *(count[name] for count in summary.counts.values())) for name in summary.classes]
-    totals = ("all", *(sum(count.values()) for count in summary.counts.values()))
+    totals = ("all images", *summary.labelled.values())
     emit(
         summary,
         json,

@@ -23,6 +23,7 @@ from glint.core.intervals import (
     resample,
     resampling_column,
     share_replicates,
+    unseen_share,
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -125,6 +126,20 @@ class Bootstrap:
         first, second = (share_replicates(part, every, self.codes, self.counts) for part in (before, after))
         return interval(second - first)
 
+    def allowing_for_the_unseen(
+        self, found: Interval | None, whole: Array, lost: Array, gained: Array
+    ) -> Interval | None:
+        """A paired interval, wider where none of the images `whole` (N,) is `lost` (N,), or none `gained`.
+
+        A bootstrap cannot draw what no image shows: two models that agree on 20 images would be equal for certain.
+        """
+        if found is None:
+            return None
+        may_be = unseen_share(int(whole.sum()), len(np.unique(self.codes[whole])))
+        low = found.low if (whole & lost).any() else max(-1.0, found.low - may_be)
+        high = found.high if (whole & gained).any() else min(1.0, found.high + may_be)
+        return Interval(low=low, high=high)
+
     def differences(self, before: Tallies, after: Tallies) -> Differences:
         """Of after minus before, paired; macro-F1 has none where a class of either is in too few groups."""
         averaged = _can_be_averaged(before) and _can_be_averaged(after)
@@ -149,7 +164,7 @@ def bootstrap(
     num_groups = len(set(group_codes(columns["group"]).tolist())) if "group" in columns else 0
     few = f"group has {num_groups} {'value' if num_groups == 1 else 'values'}, fewer than {MIN_GROUPS}"
     if column is None:
-        note = f"{few}, and no other column has as many"
+        note = f"{few}, and no other column that puts images together has as many"
         return None, Resampling(column=None, num_groups=num_groups, replicates=0, note=note)
     codes = group_codes(columns[column], alone=column == "group")
     drawn = Bootstrap(codes, resample(int(codes.max()) + 1, num_replicates))

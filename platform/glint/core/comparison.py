@@ -23,6 +23,7 @@ class Difference(BaseModel):
     model: float
     against: float
     interval: Interval | None
+    lost: int = Field(description="images of those judged that only the other gets right")
 
     @property
     def difference(self) -> float:
@@ -59,6 +60,7 @@ def comparison(
     right, right_against = (_right(targets, guess) for guess in predicted)
     mine, other = scores
     paired = _intervals(targets, predicted, mine.classes, drawn)
+    lost = right_against & ~right
     names = [name for name in ("accuracy", "macro_f1", "micro_f1") if name in mine.summary()]
     return Comparison(
         against=against,
@@ -68,14 +70,22 @@ def comparison(
         only_against_right=int((~right & right_against).sum()),
         both_wrong=int((~right & ~right_against).sum()),
         scores={
-            name: Difference(model=mine.summary()[name], against=other.summary()[name], interval=paired.get(name))
+            name: Difference(
+                model=mine.summary()[name],
+                against=other.summary()[name],
+                interval=paired.get(name),
+                lost=int(lost.sum()),
+            )
             for name in names
         },
         recall={
             name: Difference(
-                model=score.recall, against=other.per_class[name].recall, interval=paired.get(f"recall {name}")
+                model=score.recall,
+                against=other.per_class[name].recall,
+                interval=paired.get(f"recall {name}"),
+                lost=int(_lost_and_gained(targets, predicted, i)[1].sum()),
             )
-            for name, score in mine.per_class.items()
+            for i, (name, score) in enumerate(mine.per_class.items())
             if score.support
         },
     )
@@ -89,12 +99,25 @@ def _intervals(
     model, against = (drawn.tallies(targets, guess, len(classes)) for guess in predicted)
     right, right_against = (_right(targets, guess) for guess in predicted)
     found = drawn.differences(against, model)
-    return {
+    whole = {
         "accuracy": drawn.difference_of_shares(right_against, right),
         "macro_f1": found.macro_f1,
         "micro_f1": found.micro_f1,
-        **{f"recall {name}": one for name, one in zip(classes, found.recall, strict=True)},
     }
+    every, lost, gained = np.ones(len(targets), dtype=bool), right_against & ~right, right & ~right_against
+    return {
+        **{name: drawn.allowing_for_the_unseen(one, every, lost, gained) for name, one in whole.items()},
+        **{
+            f"recall {name}": drawn.allowing_for_the_unseen(one, *_lost_and_gained(targets, predicted, i))
+            for i, (name, one) in enumerate(zip(classes, found.recall, strict=True))
+        },
+    }
+
+
+def _lost_and_gained(targets: Array, predicted: tuple[Array, Array], label: int) -> tuple[Array, Array, Array]:
+    """The images of a class, those that only the other model finds, and those that only this one does; bool (N,)."""
+    whole, mine, other = (side[:, label] == 1 if side.ndim == 2 else side == label for side in (targets, *predicted))
+    return whole, whole & other & ~mine, whole & mine & ~other
 
 
 def _right(targets: Array, predicted: Array) -> Array:

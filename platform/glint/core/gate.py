@@ -128,20 +128,25 @@ def non_inferiority(
 
 
 def _of_class(name: str, recall: Difference, num_images: int, margin: float) -> Finding:
-    if num_images >= MIN_CLASS_IMAGES and recall.interval is not None:
-        return _difference(f"recall of {name}", recall, margin)
-    needs = f"from {MIN_CLASS_IMAGES} images in {MIN_JUDGED_GROUPS} groups on"
-    measured = f"{recall.difference:+.4f} on {num_images:,} images"
-    return Finding(rule=f"recall of {name}", verdict="not judged", measured=measured, limit=needs)
+    """A class of which nothing is lost, on too few images to show that little is, is no reason to refuse."""
+    rule, few = f"recall of {name}", f"{recall.difference:+.4f} on {num_images:,} images"
+    if num_images < MIN_CLASS_IMAGES or recall.interval is None:
+        needs = f"from {MIN_CLASS_IMAGES} images in {MIN_JUDGED_GROUPS} groups on"
+        return Finding(rule=rule, verdict="not judged", measured=few, limit=needs)
+    if not recall.lost and recall.interval.low <= -margin:
+        measured = f"{few}: none is lost, yet so few show no more than {recall.interval.low:+.4f}"
+        return Finding(rule=rule, verdict="not judged", measured=measured, limit=f"above -{margin:g} for certain")
+    return _difference(rule, recall, margin)
 
 
 def _difference(rule: str, found: Difference, margin: float) -> Finding:
     assert found.interval is not None
     low, high = found.interval.low, found.interval.high
+    few = "" if found.lost or low > -margin else " (no image is lost, but they are too few to show more)"
     return Finding(
         rule=rule,
         verdict="passed" if low > -margin else "refused",
-        measured=f"{found.against:.4f} -> {found.model:.4f}, the difference between {low:+.4f} and {high:+.4f}",
+        measured=f"{found.against:.4f} -> {found.model:.4f}, the difference between {low:+.4f} and {high:+.4f}{few}",
         limit=f"above -{margin:g} for certain",
         value=low,
         bound=-margin,

@@ -19,6 +19,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 NUM_REPLICATES = 1000
 MIN_GROUPS = 20
 """Fewer groups than these give no interval: their spread is not known well enough."""
+MIN_GROUP_IMAGES = 2
+"""Images that a value of a column must stand for, on average, to be taken for a group where `group` has too few."""
 BLOCK = 64
 """Replicates that are computed at once, so that memory stays small however many groups there are."""
 
@@ -47,11 +49,17 @@ def resampling_column(columns: Mapping[str, Sequence[str | None]]) -> str | None
     """The column to draw by: `group` where it has MIN_GROUPS values, else the finest other one that has; else None.
 
     A missing group is a group of its own (a manifest's null group is the image itself); a missing value of another
-    column is no value.
+    column is no value. A column with fewer than MIN_GROUP_IMAGES images to a value names images, not what they belong
+    to: a file name, a time, a measurement.
     """
     if "group" in columns and len(set(group_codes(columns["group"]).tolist())) >= MIN_GROUPS:
         return "group"
     sizes = {name: len(set(values) - {None}) for name, values in columns.items() if name != "group"}
+    sizes = {
+        name: size
+        for name, size in sizes.items()
+        if size * MIN_GROUP_IMAGES <= sum(value is not None for value in columns[name])
+    }
     finest = max(sizes, key=lambda name: sizes[name], default=None)
     return finest if finest is not None and sizes[finest] >= MIN_GROUPS else None
 
@@ -65,16 +73,8 @@ def group_codes(values: Sequence[str | None], alone: bool = True) -> Array:
     return np.array(codes, dtype=np.int64)
 
 
-def group_confusions(targets: Array, predicted: Array, codes: Array, num_classes: int) -> Array:
-    """The confusion matrix of each group (G, C, C): rows are true classes, columns predicted ones."""
-    num_groups = int(codes.max()) + 1 if len(codes) else 0
-    cells = (np.asarray(codes) * num_classes + np.asarray(targets)) * num_classes + np.asarray(predicted)
-    counts = np.bincount(cells, minlength=num_groups * num_classes**2)
-    return counts.reshape(num_groups, num_classes, num_classes)
-
-
 def group_tallies(targets: Array, predicted: Array, codes: Array, num_classes: int) -> Tallies:
-    """What `group_confusions` adds up to, sparse: for classes by the hundred the matrices would not fit."""
+    """Of class indices (N,) by group (N,), 0..G-1; sparse, for dense counts of hundreds of classes would not fit."""
     targets, predicted, codes = np.asarray(targets), np.asarray(predicted), np.asarray(codes)
     num_groups = int(codes.max()) + 1 if len(codes) else 0
 
@@ -105,13 +105,12 @@ def resample(num_groups: int, num_replicates: int = NUM_REPLICATES, seed: int = 
     return counts
 
 
-def metric_replicates(confusions: Array | Tallies, counts: Array) -> dict[str, Array]:
+def metric_replicates(tallies: Tallies, counts: Array) -> dict[str, Array]:
     """Each score in each replicate: accuracy, balanced_accuracy, macro_f1, micro_f1 (R,); recall, precision, f1 (R, C).
 
     As `classification_scores` has them on the images that the replicate drew, but NaN where a class has none to
-    judge it by. For tallies of images with several labels, leave accuracy be: it is micro-recall there.
+    judge it by. For images with several labels, leave accuracy be: it is micro-recall there.
     """
-    tallies = confusions if isinstance(confusions, Tallies) else _tallies(confusions)
     right, actual, given = (drawn_sums(part, counts) for part in tallies)
     recall, precision, f1 = _ratio(right, actual), _ratio(right, given), _ratio(2 * right, actual + given)
     return {
@@ -152,24 +151,6 @@ def interval(replicates: Array, level: float = 0.95) -> Interval | None:
     return Interval(low=float(low), high=float(high))
 
 
-def paired_interval(
-    champion_confusions: Array | Tallies,
-    challenger_confusions: Array | Tallies,
-    counts: Array,
-    metric: str = "macro_f1",
-    class_index: int | None = None,
-    level: float = 0.95,
-) -> Interval | None:
-    """The interval of challenger minus champion, each replicate drawing the same groups for both.
-
-    `class_index` picks the class of a score that each class has.
-    """
-    champion = metric_replicates(champion_confusions, counts)[metric]
-    challenger = metric_replicates(challenger_confusions, counts)[metric]
-    difference = challenger - champion
-    return interval(difference if class_index is None else difference[:, class_index], level)
-
-
 def within_one_standard_error(score: float, best: float, num_images: int) -> bool:
     """Whether chance alone may part a score from the best one, both shares of the same images, 0 to 1.
 
@@ -189,8 +170,12 @@ def exact_interval(right: int, total: int, level: float = 0.95) -> Interval:
     return Interval(low=float(found.low), high=float(found.high))
 
 
-def _tallies(confusions: Array) -> Tallies:
-    return Tallies(np.diagonal(confusions, axis1=1, axis2=2), confusions.sum(2), confusions.sum(1))
+def unseen_share(num_images: int, num_groups: int) -> float:
+    """The largest share of images that may yet be what none of them was, one image of a group: exact, 97.5% sure.
+
+    A little more than what a bootstrap makes of a single such image.
+    """
+    return exact_interval(0, num_groups).high * num_groups / num_images
 
 
 def _ratio(part: Array, whole: Array) -> Array:

@@ -101,8 +101,9 @@ def average_precisions(targets: Array, probabilities: Array) -> list[float | Non
     targets: class indices (N,) or 0/1 (N, C); probabilities (N, C).
     """
     truth = one_against_rest(targets, np.shape(probabilities)[1])
+    # A sum of shares may come to a rounding error more than all.
     return [
-        float(average_precision_score(truth[:, i], probabilities[:, i])) if truth[:, i].any() else None
+        min(1.0, float(average_precision_score(truth[:, i], probabilities[:, i]))) if truth[:, i].any() else None
         for i in range(truth.shape[1])
     ]
 

@@ -73,6 +73,11 @@ class Augmentation(_Section):
     cutmix: float = Field(default=0.0, ge=0, description="alpha of cutmix; with mixup, either by a coin")
 
     @property
+    def num_mixed(self) -> int:
+        """Images that mixup or CutMix makes one of, so that they belong to one batch; 1 without either."""
+        return 2 if self.mixup or self.cutmix else 1
+
+    @property
     def by_image(self) -> dict[str, Any]:
         """What is done to one image; erasing and mixing are done to batches."""
         return self.model_dump(exclude={"erase", "mixup", "cutmix"})

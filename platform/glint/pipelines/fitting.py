@@ -17,6 +17,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, Work
 
 from glint.core.errors import GlintError
 from glint.core.progress import Progress
+from glint.core.recipe import Recipe
 from glint.pipelines.learner import TrainingPlan
 from glint.pipelines.loop import KEPT_BY, train_loop
 
@@ -44,11 +45,6 @@ class Workers:
     least: int = 1
     most: int = 1
     use_gpu: bool = False
-
-    @property
-    def numbers(self) -> range:
-        """Every number of workers that there may be."""
-        return range(self.least, self.most + 1)
 
     def __str__(self) -> str:
         return str(self.least) if self.least == self.most else f"{self.least}:{self.most}"
@@ -104,8 +100,8 @@ def fit(
             progress.say(f"a training worker died ({deaths} of at most {MAX_FAILURES}); going on from the last epoch")
 
 
-def check_workers(workers: Workers, batch_size: int, pairs: bool) -> None:
-    """Raise GlintError for what Ray would wait for without end, or for a batch that cannot be shared out evenly."""
+def check_workers(workers: Workers, recipe: Recipe) -> None:
+    """Raise GlintError for what Ray would wait for without end, or for a batch in which some worker has no part."""
     there = ray.cluster_resources()
     gpus, cpus = there.get("GPU", 0), there.get("CPU", 0)
     if workers.use_gpu and gpus < workers.least:
@@ -113,13 +109,15 @@ def check_workers(workers: Workers, batch_size: int, pairs: bool) -> None:
     if workers.least * WORKER_CPUS >= cpus:
         most = int((cpus - WORKER_CPUS) / WORKER_CPUS)
         raise GlintError(f"--workers {workers} is too many for this Ray, whose {cpus:.0f} CPUs allow {most}")
-    for number in workers.numbers:
-        if batch_size % (number * (2 if pairs else 1)):
-            even = "an even multiple" if pairs else "a multiple"
-            raise GlintError(
-                f"recipe.optimisation.batch_size {batch_size} must be {even} of --workers {number}"
-                + (f", which {workers} includes" if workers.least < workers.most else "")
-            )
+    batch_size, parts = recipe.optimisation.batch_size, recipe.optimisation.accumulate
+    mixed = recipe.augmentation.num_mixed
+    needed = workers.most * max(parts, mixed)
+    if batch_size < needed:
+        each = f", of {mixed} images each" if mixed > 1 else ""
+        each = f", in recipe.optimisation.accumulate {parts} parts" if parts > mixed else each
+        raise GlintError(
+            f"recipe.optimisation.batch_size {batch_size} must be at least {needed} for --workers {workers}{each}"
+        )
 
 
 @dataclass

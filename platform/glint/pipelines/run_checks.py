@@ -17,7 +17,7 @@ from glint.pipelines.fitting import check_workers
 from glint.pipelines.frozen import linear_head
 from glint.pipelines.growing import SIZE_STEP
 from glint.pipelines.targets import labelled_table
-from glint.vision.backbone import check_backbone
+from glint.vision.backbone import check_backbone, check_hub, hub_normalisation, is_hub
 from glint.vision.weights import first_line
 
 if TYPE_CHECKING:
@@ -29,13 +29,9 @@ def check_run(run: TrainingRun) -> None:
     recipe = run.recipe
     check_backbone(recipe.backbone)
     check_optimizer(recipe.optimisation.optimizer)
+    check_normalisation(recipe)
     check_name("--name", run.id)
-    check_workers(
-        run.workers, recipe.optimisation.batch_size, bool(recipe.augmentation.mixup or recipe.augmentation.cutmix)
-    )
-    parts, local = recipe.optimisation.accumulate, recipe.optimisation.batch_size // run.workers.most
-    if parts > local:
-        raise GlintError(f"recipe.optimisation.accumulate {parts} must be at most {local}, a worker's share of a batch")
+    check_workers(run.workers, recipe)
     if not run.manifest.classes:
         raise GlintError(f"--manifest {run.manifest.path} has no labelled images; glint snapshot --labels adds labels")
     recipe.policy.check(run.manifest.classes)
@@ -52,6 +48,20 @@ def check_optimizer(name: str) -> None:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(known)}"
     raise GlintError(f"recipe.optimisation.optimizer {name!r} is not one of timm's; {hint}")
+
+
+def check_normalisation(recipe: Recipe) -> None:
+    """Raise GlintError where the hub's weights know images normalised otherwise, and the recipe does not say which."""
+    settings = recipe.preprocessing
+    if not is_hub(recipe.weights) or settings.model_fields_set & {"mean", "std"}:
+        return
+    check_hub(recipe.backbone, recipe.weights)
+    mean, std = hub_normalisation(recipe.backbone, recipe.weights)
+    if (mean, std) != (settings.mean, settings.std):
+        raise GlintError(
+            f"recipe.weights {recipe.weights!r}: {recipe.backbone} was trained on images normalised otherwise than by "
+            f"default; set recipe.preprocessing.mean: {list(mean)} and std: {list(std)}, or those of your choice"
+        )
 
 
 @torch.no_grad()

@@ -14,7 +14,8 @@ class Share:
 
     With a seed, epoch e is permutation(seed, e), cut into global batches of `batch_size` and padded from its own
     beginning so that the last is full; `balanced` takes as many rows of each class instead, the rare ones repeatedly.
-    Without a seed, it is every row once, in order.
+    Ranks take slices of a batch that differ by one `unit` of rows at most. Without a seed, it is every row once, in
+    order.
     """
 
     num_rows: int
@@ -23,6 +24,8 @@ class Share:
     seed: int | None = None
     batch_size: int = 1
     balanced: bool = False
+    unit: int = 1
+    """Rows that stay on one rank: 2 where images are mixed in pairs. Divides `batch_size`."""
 
     @property
     def steps(self) -> int:
@@ -32,7 +35,7 @@ class Share:
     @property
     def local_batch(self) -> int:
         """Rows of a global batch that are this rank's."""
-        return self.batch_size // self.world_size
+        return len(self._slice)
 
     @property
     def num_local_rows(self) -> int:
@@ -51,8 +54,15 @@ class Share:
             order = _balanced(targets, generator)
         else:
             order = generator.permutation(self.num_rows)
-        batches = np.resize(order, self.steps * self.batch_size).reshape(self.steps, self.world_size, self.local_batch)
-        return np.ascontiguousarray(batches[:, self.rank]).ravel()
+        batches = np.resize(order, self.steps * self.batch_size).reshape(self.steps, self.batch_size)
+        return batches[:, self._slice].ravel()
+
+    @property
+    def _slice(self) -> range:
+        """Where in a global batch this rank's rows are."""
+        units = self.batch_size // self.unit
+        first, end = (self.unit * (units * rank // self.world_size) for rank in (self.rank, self.rank + 1))
+        return range(first, end)
 
 
 def _balanced(targets: np.ndarray[Any, Any], generator: np.random.Generator) -> np.ndarray[Any, Any]:

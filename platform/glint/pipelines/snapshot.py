@@ -47,6 +47,7 @@ class Summary(BaseModel):
     num_images: int
     classes: tuple[str, ...]
     counts: dict[str, dict[str, int]] = Field(description="labelled images by split, then class")
+    labelled: dict[str, int] = Field(description="labelled images by split; fewer than labels where they have several")
     unlabelled: int
     ignored: dict[str, int] = Field(description="files that are no images, by reason")
     ignored_examples: list[str] = Field(description="the first of them")
@@ -104,6 +105,7 @@ class _Dealt:
         self.rule = rule
         self.separator = separator
         self.counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+        self.labelled: dict[str, int] = dict.fromkeys(SPLITS, 0)
         self.unlabelled = 0
         self.warnings: list[str] = []
 
@@ -121,6 +123,7 @@ class _Dealt:
                 self.unlabelled += 1
             else:
                 self.counts[split].update(names)
+                self.labelled[split] += 1
         arranged = rows.drop_columns("label").append_column("labels", pa.array(lists, pa.list_(pa.string())))
         return arranged.append_column("split", pa.array(splits, pa.string()))
 
@@ -217,6 +220,7 @@ def _summary(manifest: Manifest, dealt: _Dealt, position: Position, orphans: tup
         num_images=manifest.num_rows,
         classes=manifest.classes,
         counts={split: {name: counts[name] for name in manifest.classes} for split, counts in dealt.counts.items()},
+        labelled=dealt.labelled,
         unlabelled=dealt.unlabelled,
         ignored=dict(position.ignored),
         ignored_examples=position.ignored_examples,

@@ -24,6 +24,8 @@ from glint.serving.problems import ProblemError, problem_response
 OPEN_PATHS = frozenset({"/", "/openapi.json", "/v2/health/live", "/v2/health/ready"})
 """What tells nothing of the models, for probes and for those who find the door."""
 LONGEST_PATH = 200
+MAX_HELD_BYTES = 512_000_000
+"""Of the bodies of all requests at a time, by default; without a bound, a few hundred large ones fill the memory."""
 ACCESS = logging.getLogger("glint.access")
 
 
@@ -40,7 +42,8 @@ class Access:
 class Guard:
     """Lets requests through to `app` that bear a key of `scope`; the rest is answered 401, 403 or 429.
 
-    `scopes` are those of paths that need another one; `num_replicas` tells how many share the rate of a key.
+    `scopes` are those of paths that need another one; `num_replicas` tells how many share the rate of a key. A request
+    whose body would make it more than `max_held_bytes` of bodies at a time is answered 503.
     """
 
     def __init__(
@@ -50,8 +53,10 @@ class Guard:
         scope: str,
         scopes: Mapping[str, str] | None = None,
         num_replicas: Callable[[], int] = lambda: 1,
+        max_held_bytes: int = MAX_HELD_BYTES,
     ) -> None:
         self._app, self._num_replicas = app, num_replicas
+        self._held, self._max_held_bytes = 0, max_held_bytes
         self._scope, self._scopes = scope, scopes or {}
         self._keys = Keys(access.keys) if access.keys else None
         self._entra = EntraTokens(access.entra) if access.entra else None
@@ -64,7 +69,17 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status, caller = perf_counter(), 0, None
+        began, status, caller, brought = perf_counter(), 0, None, 0
+
+        async def receiving() -> Message:
+            nonlocal brought
+            message = await receive()
+            size = len(message.get("body", b""))
+            brought, self._held = brought + size, self._held + size
+            if self._held > self._max_held_bytes:
+                said = "the images of other requests fill the memory; try again after 1 s"
+                raise ProblemError(503, "overloaded", said, {"Retry-After": "1"})
+            return message
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -78,8 +93,9 @@ class Guard:
             except ProblemError as problem:
                 await problem_response(Request(scope), problem)(scope, receive, sending)
                 return
-            await self._app(scope, receive, sending)
+            await self._app(scope, receiving, sending)
         finally:
+            self._held -= brought
             _log(scope, caller, status, 1000 * (perf_counter() - began))
 
     async def _admit(self, scope: Scope) -> str | None:

@@ -45,6 +45,8 @@ MALLOC = {
 HTTP_SETTINGS = {"--host": "host", "--port": "port", "GLINT_SERVE_TIMEOUT_S": "request_timeout_s"}
 """What Serve must have been started with, and what it calls that."""
 MAX_ONGOING, MAX_QUEUED, TARGET_ONGOING = 512, 128, 8
+BODIES_HELD = 8
+"""Of the largest size that a replica has in memory at a time; of usual ones many more."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class Replica:
         """What Serve mounts at the application's route, once this object stands."""
         serving = self._serving
         app = create_app(self._models, serving.limits, AllowedUris(serving.images, serving.uri_prefixes))
-        return Guard(app, serving.access, "classify", {"/metrics": "metrics"}, lambda: self._num_replicas)
+        held = BODIES_HELD * serving.limits.max_bytes
+        return Guard(app, serving.access, "classify", {"/metrics": "metrics"}, lambda: self._num_replicas, held)
 
     def check_health(self) -> None:
         """Called by Serve every 10 s, which replaces the replica when this has raised three times."""

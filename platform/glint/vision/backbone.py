@@ -65,6 +65,13 @@ def check_hub(backbone: str, weights: str) -> None:
         raise GlintError(f"recipe.weights {weights!r}: for {backbone} there are {choices}, or a file of your own")
 
 
+def hub_normalisation(backbone: str, weights: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation, by channel in 0..1, of the images that these weights of the hub were trained on."""
+    tag = weights.removeprefix("hub").removeprefix(":")
+    known = timm.models.get_pretrained_cfg(f"{backbone}.{tag}" if tag else backbone)
+    return tuple(known.mean), tuple(known.std)  # type: ignore[union-attr]
+
+
 def is_hub(weights: str) -> bool:
     """Whether they are timm's own, from the hub."""
     return weights == "hub" or weights.startswith("hub:")
