@@ -6,20 +6,29 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from glint.serving.online import APPLICATION
 from glint.vision.bundle import Bundle
 
 NUM_CALLERS, MANY_SECONDS = 24, 180
-REPLICA = "ray::ServeReplica:"
+REPLICA = f"ray::ServeReplica:{APPLICATION}:"
 
 
 def num_replicas(server: int) -> int:
-    return sum(process.name().startswith(REPLICA[:15]) for process in psutil.Process(server).children(recursive=True))
+    return sum(title(process).startswith(REPLICA) for process in psutil.Process(server).children(recursive=True))
+
+
+def title(process: psutil.Process) -> str:
+    """What Ray calls it; nothing once it has ended."""
+    with suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
 
 
 @pytest.mark.slow
