@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import gzip
 import io
 import time
 from collections.abc import Iterator
@@ -354,6 +355,13 @@ def test_files_of_a_form_each_get_their_answer_and_a_bad_one_disturbs_no_other(c
     assert results[0]["classification"]["label"] == client.post("/v1/classify", content=picture()).json()["label"]
     assert (results[1]["classification"], results[1]["error"]["type"]) == (None, "not_an_image")
     assert results[2]["error"] is None
+
+
+def test_too_many_files_and_encoded_bodies_are_refused_by_name(client: TestClient) -> None:
+    many = client.post("/v1/classify", files=[("image", b"x")] * 33)
+    assert (many.status_code, many.json()["reason"]) == (422, "too_many_images")
+    zipped = client.post("/v1/classify", content=gzip.compress(picture()), headers={"content-encoding": "gzip"})
+    assert (zipped.status_code, zipped.json()["reason"]) == (415, "content_encoding")
 
 
 def test_a_form_with_one_file_is_answered_as_the_raw_body_is(client: TestClient) -> None:

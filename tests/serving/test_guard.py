@@ -159,9 +159,11 @@ def test_the_access_log_has_a_line_a_request_without_secrets(keys: Path, tmp_pat
     client = guarded(Access(keys, log=log))
     client.post("/v1/classify?x=secret", headers=bearer(key) | {"x-request-id": "r1"}, content=b"picture")
     client.post("/v1/classify")
-    first, second = (json.loads(line) for line in log.read_text().splitlines())
+    client.get("/metrics", headers=bearer(key))
+    first, second, third = (json.loads(line) for line in log.read_text().splitlines())
     assert {"request_id": "r1", "caller": "line-4", "status": 200, "path": "/v1/classify"}.items() <= first.items()
     assert (second["caller"], second["status"]) == (None, 401)
+    assert (third["caller"], third["status"]) == ("line-4", 403), "who is refused is known too"
     assert not any(word in log.read_text() for word in (key, "secret", "picture"))
 
 

@@ -257,6 +257,27 @@ def test_a_jpeg_of_endless_scans_is_refused():
     assert failure(data[:-2] + last_scan * 200 + data[-2:]) == ("too_large", "too_many_scans")
 
 
+def test_a_large_jpeg_may_have_fewer_scans_than_a_small_one():
+    data = CLOSE["JPEG progressive"]
+    last_scan = data[data.rfind(b"\xff\xda") : -2]
+    several = data[:-2] + last_scan * 20 + data[-2:]
+    decode(several)
+    frame = several.index(b"\xff\xc2") + 5
+    large = several[:frame] + (10_000).to_bytes(2, "big") * 2 + several[frame + 4 :]
+    assert failure(large) == ("too_large", "too_many_scans")
+
+
+def test_a_run_length_encoded_bmp_may_have_fewer_pixels():
+    def rows(side: int) -> bytes:
+        palette, body = b"".join(bytes((i, i, i, 0)) for i in range(256)), b"\x01\x07\x00\x00" * side + b"\x00\x01"
+        info = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(body), 0, 0, 256, 0)
+        start = 14 + len(info) + len(palette)
+        return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + info + palette + body
+
+    assert decode(rows(100)).shape == (3, 100, 100)
+    assert failure(rows(10_000)) == ("too_large", "too_many_pixels")
+
+
 @pytest.mark.parametrize(
     ("data", "type"),
     [

@@ -112,6 +112,11 @@ async def parsed(parse: Callable[..., Parsed], body: bytes, *arguments: Any) -> 
 
 async def read_body(request: Request, limits: BodyLimits) -> bytes:
     """The body, of which no more than `max_bytes` and one chunk are ever read."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", ""):
+        raise ProblemError(
+            415, "content_encoding", f"bodies are read as they are, not as {encoding[:50]!r}: send it plain"
+        )
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limits.max_bytes:
         raise _too_many_bytes(limits.max_bytes, int(declared))
@@ -142,6 +147,8 @@ async def _files(request: Request, body: bytes) -> tuple[list[Sent], bool]:
     try:
         form = await MultiPartParser(request.headers, stream(), max_files=MAX_IMAGES, max_fields=MAX_IMAGES).parse()
     except (MultiPartException, KeyError, ValueError, UnicodeError) as error:
+        if str(error).startswith("Too many"):
+            raise ProblemError(422, "too_many_images", f"a form may have at most {MAX_IMAGES} files") from None
         raise ProblemError(400, "bad_form", f"this is no {FORM}: {error}") from None
     uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
     sent = [Sent(data=await upload.read(), name=upload.filename) for upload in uploads]

@@ -17,11 +17,12 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from glint.serving.batch_answers import PREFIX as PREFIX_OF_BATCH
 from glint.serving.entra import EntraSettings, EntraTokens
 from glint.serving.keys import PREFIX, Key, Keys
 from glint.serving.problems import ProblemError, problem_response
 
-OPEN_PATHS = frozenset({"/", "/openapi.json", "/v2/health/live", "/v2/health/ready"})
+OPEN_PATHS = frozenset({"/", "/openapi.json", f"{PREFIX_OF_BATCH}/openapi.json", "/v2/health/live", "/v2/health/ready"})
 """What tells nothing of the models, for probes and for those who find the door."""
 LONGEST_PATH = 200
 MAX_HELD_BYTES = 512_000_000
@@ -89,7 +90,9 @@ class Guard:
 
         try:
             try:
-                caller = await self._admit(scope)
+                if key := await self._identify(scope):
+                    caller = key.name  # before it may be refused: who was is logged
+                    self._admit(key, scope["path"])
             except ProblemError as problem:
                 await problem_response(Request(scope), problem)(scope, receive, sending)
                 return
@@ -98,22 +101,20 @@ class Guard:
             self._held -= brought
             _log(scope, caller, status, 1000 * (perf_counter() - began))
 
-    async def _admit(self, scope: Scope) -> str | None:
-        """The name of who asks; None where anybody may."""
-        path = scope["path"]
-        if path in OPEN_PATHS or not (self._keys or self._entra):
-            return None
-        key = await self._identify(Headers(scope=scope))
+    def _admit(self, key: Key, path: str) -> None:
+        """Raise ProblemError for who may not ask for that, or not so often."""
         wanted = self._scopes.get(path, self._scope)
         if wanted not in key.scopes:
             raise ProblemError(403, "wrong_scope", f"{key.name} may {_listed(key.scopes)}; this needs {wanted}")
         if key.requests_per_s:
             rate = key.requests_per_s / max(1, self._num_replicas())
             self._buckets.setdefault(key.name, Bucket()).take(rate, monotonic())
-        return key.name
 
-    async def _identify(self, headers: Headers) -> Key:
-        token = _token(headers)
+    async def _identify(self, scope: Scope) -> Key | None:
+        """Who asks; None where anybody may."""
+        if scope["path"] in OPEN_PATHS or not (self._keys or self._entra):
+            return None
+        token = _token(Headers(scope=scope))
         if not token:
             raise _unauthorised("send a key of `glint keys add` as Authorization: Bearer KEY, or as X-API-Key")
         if self._keys and (key := self._keys.find(token)):

@@ -25,9 +25,9 @@ OUTPUTS = {"probabilities": "FP32", "label": "BYTES", "decision": "BYTES"}
 class Tensor(BaseModel):
     """An input tensor."""
 
-    name: str
+    name: str = Field(json_schema_extra={"const": INPUT})
     shape: list[int] = Field(min_length=1, max_length=2)
-    datatype: str
+    datatype: str = Field(json_schema_extra={"const": "BYTES"})
     parameters: dict[str, Any] = Field(default_factory=dict)
     data: list[Any] | None = Field(
         default=None, max_length=MAX_IMAGES, description="each image in base64, where it is not binary data"

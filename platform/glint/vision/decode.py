@@ -21,7 +21,9 @@ SCALED_FROM_PIXELS = 4_000_000
 SPARE = 2
 """How many times the side that was asked for a scaled picture keeps at least, for resizing to average over."""
 
-_MAX_SCANS = 100
+_MAX_SCANS, _MAX_SCANNED_PIXELS = 100, 1_500_000_000
+"""Of a JPEG: ten scans are usual, and thousands would keep a core busy for an hour. All pixels of all scans together
+take 2.5 s at most, so that the largest picture has fifteen."""
 
 
 class Decoded(NamedTuple):
@@ -72,9 +74,10 @@ def _jpeg(data: bytearray, side: int | None, limits: Limits) -> Decoded:
     if header is None:
         raise DecodeError("undecodable", "truncated", "the JPEG ends before its header does")
     check_size(header.width, header.height, limits)
-    if header.num_scans > _MAX_SCANS:  # ten are usual; thousands would keep a core busy for an hour
+    most = min(_MAX_SCANS, _MAX_SCANNED_PIXELS // (header.width * header.height))
+    if header.num_scans > most:
         raise DecodeError(
-            "too_large", "too_many_scans", f"the JPEG has {header.num_scans} scans; at most {_MAX_SCANS} are decoded"
+            "too_large", "too_many_scans", f"the JPEG has {header.num_scans} scans; at most {most} are decoded"
         )
     scale = _scale(header, side)
     pixels, turned = (_by_torchvision("JPEG", data), None) if scale == 1 else decode_scaled(data, scale)

@@ -8,6 +8,7 @@ import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import IO, Any
 
 import numpy as np
@@ -36,6 +37,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_MAX_RLE_PIXELS = 10_000_000
 _SIDEWAYS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 _BROKEN_EXIF = (KeyError, SyntaxError, TypeError, ValueError, struct.error)
 
@@ -53,10 +55,17 @@ _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "R
 def decode_by_pillow(kind: Format, data: bytearray, limits: Limits) -> torch.Tensor:
     """The first frame, upright, as uint8 RGB (3, H, W); raises DecodeError."""
     with pillow(kind), _PLUGINS[kind](io.BytesIO(data)) as image:
-        check_size(*image.size, limits)
+        check_size(*image.size, _limits_of(image, limits))
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         return torch.from_numpy(_rgb(kind, image)).permute(2, 0, 1)
+
+
+def _limits_of(image: ImageFile, limits: Limits) -> Limits:
+    """A run-length encoded BMP is decoded in Python, a few bytes of the file to any number of pixels."""
+    if any(tile[0] == "bmp_rle" for tile in image.tile):
+        return replace(limits, max_pixels=min(limits.max_pixels, _MAX_RLE_PIXELS))
+    return limits
 
 
 def decode_scaled(data: bytearray, scale: int) -> tuple[torch.Tensor, bool]:
