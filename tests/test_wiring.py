@@ -24,13 +24,14 @@ def test_a_driver_reads_the_settings_of_the_server_from_its_environment(
     settings = Settings(
         home=tmp_path, serve_uris=("az://boards/a", "az://boards/b"), cosmos_proxy=True, cosmos_key=SecretStr("hidden")
     )
-    environment = driver_environment(settings)
+    environment = driver_environment(settings, "10.0.0.1:6379")
     assert "hidden" not in str(environment)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     read = Settings()
     assert (read.home, read.serve_uris, read.cosmos_proxy) == (tmp_path, settings.serve_uris, True)
-    assert (read.store_uri, read.tracking_uri, read.ray_address) == (settings.store_uri, settings.tracking_uri, "auto")
+    assert (read.store_uri, read.tracking_uri) == (settings.store_uri, settings.tracking_uri)
+    assert read.ray_address == "10.0.0.1:6379"
 
 
 @pytest.mark.slow

@@ -324,6 +324,17 @@ def test_a_job_that_runs_is_neither_deleted_nor_retried(client: httpx.Client, en
     refused(client.post(f"jobs/{id}/retry", json={}), 409, "cancel it first")
 
 
+def test_a_job_is_not_deleted_before_its_driver_has_ended(
+    client: httpx.Client, endpoint: str, store: SqliteStore, drivers: PlayedDrivers
+) -> None:
+    id = ended(client, store)
+    driver = client.get(f"jobs/{id}").json()["driver"]
+    drivers.statuses[driver] = "running"
+    refused(client.delete(f"jobs/{id}"), 409, f"the driver of job {id} has not ended yet")
+    drivers.statuses[driver] = "stopped"
+    assert client.delete(f"jobs/{id}").status_code == 204
+
+
 def test_a_deleted_job_leaves_nothing(client: httpx.Client, endpoint: str, store: SqliteStore, tmp_path: Path) -> None:
     id, bridge = ended(client, store), Bridge()
     frozen = tmp_path / "jobs" / id / "manifest.parquet"

@@ -165,7 +165,8 @@ def test_a_driver_may_be_submitted_by_hand(
     )
     bridge, store = Bridge(), open_store(mine)
     bridge.run(Books(store).put_submission(submission))
-    variables = json.dumps({"env_vars": driver_environment(mine)})
+    address = ray.get_runtime_context().gcs_address
+    variables = json.dumps({"env_vars": driver_environment(mine, address)})
     submit = [
         str(Path(sys.executable).with_name("ray")),
         "job",

@@ -23,14 +23,15 @@ class Allowed:
 
     def check_input(self, uri: str) -> None:
         """A folder, prefix, list or image within one of `inputs`, whatever dots and links its path has."""
-        place = _place(uri)
-        if not any(_within(place, _place(prefix)) for prefix in self.inputs):
-            raise GlintError(_refusal("input", uri, "GLINT_BATCH_INPUTS", self.inputs))
+        self.check_inputs([uri])
 
     def check_inputs(self, uris: Iterable[str]) -> None:
         """Each of them."""
+        prefixes = [_place(prefix) for prefix in self.inputs]
         for uri in uris:
-            self.check_input(uri)
+            place = _place(uri)
+            if not any(_within(place, prefix) for prefix in prefixes):
+                raise GlintError(_refusal("input", uri, "GLINT_BATCH_INPUTS", self.inputs))
 
     def check_model(self, model: str) -> None:
         """A registered model whose address begins with one of `models`, or a bundle's folder within one of them."""

@@ -175,8 +175,14 @@ class Desk:
         return after
 
     async def delete_job(self, id: str) -> None:
-        """Without the job, its outcomes, files and place in the books; ConflictError for one that has not ended."""
-        await self._ended(id)
+        """Without the job, its outcomes, files and place in the books.
+
+        ConflictError for one that has not ended, and while the driver of a cancelled one still does: its last words
+        would bring the job back.
+        """
+        driver = driver_name(await self._ended(id))
+        if await asyncio.to_thread(self._drivers.status, driver) in ("pending", "running"):
+            raise ConflictError(f"the driver of job {id} has not ended yet; try again in a few seconds")
         job = await self.store.get_job(id)
         await self.store.delete_job(id)
         # Also where no job is known: a driver lists and freezes the input before it writes of one.

@@ -62,15 +62,20 @@ def open_drivers(settings: Settings) -> Drivers:
 
     from glint.adapters.ray_jobs import RayJobs
 
-    return RayJobs(ray.get_runtime_context().gcs_address, driver_environment(settings))
+    address = ray.get_runtime_context().gcs_address
+    return RayJobs(address, driver_environment(settings, address))
 
 
-def driver_environment(settings: Settings) -> dict[str, str]:
-    """What a driver reads its settings from; secrets are in the environment of the node that it runs on."""
+def driver_environment(settings: Settings, ray_address: str) -> dict[str, str]:
+    """What a driver reads its settings from; secrets are in the environment of the node that it runs on.
+
+    `ray_address` is HOST:PORT of the Ray that it shall belong to: `auto` may be any that runs on that machine.
+    """
     plain = {name: value for name, value in settings if value is not None and not isinstance(value, SecretStr)}
     absolute = {"home": settings.home_path, "store": settings.store_uri, "mlflow_uri": settings.tracking_uri}
     return {
-        f"GLINT_{name.upper()}": _written(value) for name, value in {**plain, **absolute, "ray_address": "auto"}.items()
+        f"GLINT_{name.upper()}": _written(value)
+        for name, value in {**plain, **absolute, "ray_address": ray_address}.items()
     }
 
 
