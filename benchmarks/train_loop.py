@@ -3,11 +3,14 @@
 python benchmarks/train_loop.py            both on this machine's cores
 python benchmarks/train_loop.py --gpu      one GPU; the bare loop trains on one synthetic batch that lies there
 
-Both sides train the same network with the same augmentation and optimizer, and validate after each epoch (not counted).
+Both sides train the same network with the same augmentation and optimizer, under the same settings of malloc, and
+validate after each epoch (not counted).
 """
 
 import argparse
+import os
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +26,7 @@ from timm.optim import create_optimizer_v2
 from glint.core.manifest import Manifest
 from glint.core.recipe import Preprocessing
 from glint.pipelines.boards import write_boards
+from glint.pipelines.fitting import ALLOCATOR
 from glint.pipelines.targets import labelled_table, target_array
 from glint.vision.backbone import native_bf16
 from glint.vision.transforms import augment, load_image, normalise, sample_seed
@@ -34,6 +38,8 @@ parser.add_argument("--gpu", action="store_true")
 parser.add_argument("--backbone", default="resnet10t")
 parser.add_argument("--batch", type=int, default=32)
 options = parser.parse_args()
+if not ALLOCATOR.items() <= os.environ.items():  # glibc reads them at the start of a process
+    os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR)
 device = torch.device("cuda" if options.gpu else "cpu")
 RECIPE = f"""\
 name: loop

@@ -45,6 +45,7 @@ def test_8_bits_are_tried_only_where_enough_could_be_shown(number: int, tried: b
     drawn, _ = bootstrap(groups(number))
     hopeless = hopeless_int8(drawn)
     assert (hopeless is None) is tried
+    assert hopeless is None or f"{'fewer than 20' if number == 3 else number} groups" in hopeless.reason
     bound = changed_bound(np.zeros(number, dtype=bool), drawn)
     assert (bound is not None and bound < 0.01) is tried
 

@@ -226,6 +226,13 @@ def test_shared_groups_and_identical_bytes_are_refused() -> None:
     assert "byte for byte: a.jpg = b.jpg" in twins.measured
 
 
+def test_groups_of_another_column_are_not_compared_and_refused() -> None:
+    found = leaks(other_groups=["board"])["shared groups"]
+    assert (found.verdict, found.value) == ("refused", 0)
+    assert found.measured == "not judged: training data are grouped by board, the split by another column"
+    assert leaks(groups=["L1"], other_groups=["board"])["shared groups"].measured == "1 are in training too: L1"
+
+
 def test_lookalikes_and_unreadable_images_are_reported_and_not_refused() -> None:
     found = leaks(near=[NearDuplicate(uri="a", training_uri="b", bits=2)], unreadable=3)
     assert verdicts(found) == {

@@ -15,7 +15,7 @@ from glint.core.errors import GlintError
 from glint.core.gate import Finding, GateReport, Margins
 from glint.core.manifest import Manifest, write_manifest
 from glint.pipelines.evaluate import Candidate
-from glint.pipelines.gate import Trial, run_gate
+from glint.pipelines.gate import Trial, _training_groups, run_gate
 from glint.pipelines.lineage import Origin
 from glint.pipelines.train import Trained
 from glint.settings import Settings
@@ -122,6 +122,19 @@ def test_training_data_are_those_of_the_models_own_manifest_where_it_is_at_hand(
     own = Origin("models:/colours/2", further.digest, further)
     report = run_gate(candidate(sighted, settings), None, replace(put_to, origins=[own, *put_to.origins]), Told())
     assert [finding.rule for finding in report.refused] == ["shared groups", "identical images"]
+
+
+def test_groups_are_looked_up_in_the_column_of_the_split(tmp_path: Path) -> None:
+    def manifest(name: str, group: str, split: str, **further: str) -> Manifest:
+        columns = {"etag": None, "size": None, "labels": ["blue"], "split": split, **further}
+        rows = [{"uri": f"/{name}-{i}.png", **columns, "group": f"{group}-{i}"} for i in range(2)]
+        table = pa.Table.from_pylist(rows)
+        return write_manifest(tmp_path / f"{name}.parquet", [table], source="test", split_rule={"group": group})
+
+    tested = manifest("tested", "serial", "test")
+    assert _training_groups([manifest("same", "serial", "train")], tested) == ({"serial-0", "serial-1"}, [])
+    assert _training_groups([manifest("other", "board", "val", serial="serial-1")], tested) == ({"serial-1"}, [])
+    assert _training_groups([manifest("none", "board", "train")], tested) == (set(), ["board"])
 
 
 def test_training_images_that_are_gone_are_not_judged(

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from glint.core.engines import EngineName
 from glint.core.finding import Finding
-from glint.core.intervals import exact_interval
+from glint.core.intervals import MIN_GROUPS, exact_interval
 
 if TYPE_CHECKING:  # it needs scipy, which what serves a model does without
     from glint.core.bootstrap import Bootstrap
@@ -56,7 +56,8 @@ def hopeless_int8(drawn: Bootstrap | None) -> EngineTrial | None:
     num_groups = drawn.counts.shape[1] if drawn else 0
     if num_groups >= MIN_GROUPS_INT8:
         return None
-    reason = f"not tried: {num_groups} groups of validation images are too few, {MIN_GROUPS_INT8} could show enough"
+    there = f"{num_groups}" if drawn else f"fewer than {MIN_GROUPS}"
+    reason = f"not tried: {there} groups of validation images are too few, {MIN_GROUPS_INT8} could show enough"
     return EngineTrial(engine="openvino-int8", accepted=False, reason=reason)
 
 

@@ -105,6 +105,8 @@ class Leaks(NamedTuple):
     num_training_read: int
     unreadable: int
     """Images on both sides that could not be read, or not decoded."""
+    other_groups: Sequence[str] = ()
+    """Columns that training data are split by, where that is not the split's and they have no such column."""
 
 
 def non_inferiority(
@@ -280,9 +282,13 @@ def leakage(leaks: Leaks, absent: Sequence[str] = (), foreign: Sequence[str] = (
 def _shared_groups(leaks: Leaks, absent: bool) -> Finding:
     number = len(leaks.groups)
     measured = f"{number:,} are in training too" + (f": {listed(leaks.groups, 3)}" if number else "")
+    if leaks.other_groups and not number:
+        measured = (
+            f"not judged: training data are grouped by {listed(leaks.other_groups, 3)}, the split by another column"
+        )
     return Finding(
         rule="shared groups",
-        verdict=_leak_verdict(number, leaks.num_training, absent),
+        verdict="refused" if leaks.other_groups else _leak_verdict(number, leaks.num_training, absent),
         measured=measured if leaks.num_training else "not judged: no training image is known",
         limit="0",
         value=number,

@@ -180,6 +180,7 @@ def _leaks(manifests: Sequence[Manifest], trial: Trial, progress: Progress) -> L
     seen = pa.concat_tables(
         [one.table(columns, split=split, labelled=True) for one in distinct for split in LEARNED_FROM]
     )
+    groups, others = _training_groups(list(distinct), trial.manifest)
     every = pa.concat_tables([tested, seen]).group_by("uri", use_threads=False).aggregate([("etag", "first")])
     every = every.select(["uri", "etag_first"]).rename_columns(["uri", "etag"])
     found = take_fingerprints(every, trial.images, trial.limits, progress)
@@ -188,7 +189,8 @@ def _leaks(manifests: Sequence[Manifest], trial: Trial, progress: Progress) -> L
     twins = identical([found[uri].sha256 for uri in mine], [found[uri].sha256 for uri in theirs])
     looked = sum(one.looks is not None for one in found.values())
     return Leaks(
-        groups=sorted(_groups(tested) & _groups(seen)),
+        groups=sorted(_groups(tested) & groups),
+        other_groups=others,
         identical=[(mine[i], theirs[j]) for i, j in twins],
         near=_near(found, mine, theirs),
         num_images=len(of_split),
@@ -208,7 +210,24 @@ def _near(found: Mapping[str, Fingerprint], mine: Sequence[str], theirs: Sequenc
     ]
 
 
-def _groups(rows: pa.Table) -> set[str]:
+def _training_groups(manifests: Sequence[Manifest], tested: Manifest) -> tuple[set[str], list[str]]:
+    """Values, in training, of the column that the tested manifest is split by; and what others are split by instead.
+
+    A manifest that is split by another column is looked up in that column where it has it.
+    """
+    wanted, groups, others = tested.split_rule.get("group"), set(), set()
+    for one in manifests:
+        its = one.split_rule.get("group")
+        column = "group" if its == wanted else wanted if wanted in one.columns else None
+        if column is None:
+            others.add(str(its or "no column"))
+            continue
+        for split in LEARNED_FROM:
+            groups |= _groups(one.table(["uri", column], split=split, labelled=True), column)
+    return groups, sorted(others)
+
+
+def _groups(rows: pa.Table, column: str = "group") -> set[str]:
     """The groups of the rows; an image without one is its own, by its address."""
-    pairs = zip(rows["group"].to_pylist(), rows["uri"].to_pylist(), strict=True)
+    pairs = zip(rows[column].to_pylist(), rows["uri"].to_pylist(), strict=True)
     return {uri if group is None else group for group, uri in pairs}
