@@ -80,7 +80,7 @@ def test_a_terminal_shows_scores_with_intervals_calibration_decisions_and_compar
     for part in ("balanced accuracy 0.", "95% intervals over 30 values of group", "without the temperature 0.800"):
         assert part in text
     assert "escape rate 0." in text
-    assert "against colours version 1: accuracy +0.0000 (+0.000 to +0.000)" in text
+    assert "against colours version 1: accuracy +0.0000 (-0.012 to +0.012)" in text
     assert "both right" in text
     assert "1 images left out: {'missing': 1}" in text
 
