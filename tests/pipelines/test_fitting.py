@@ -15,6 +15,7 @@ from glint.pipelines import fitting
 from glint.pipelines.fitting import Workers, _halved, check_workers, parse_workers
 from glint.pipelines.growing import image_size
 from glint.pipelines.learner import TrainingPlan
+from glint.pipelines.share import Share
 
 
 @pytest.mark.parametrize(("text", "bounds"), [("1", (1, 1)), ("4", (4, 4)), ("2:4", (2, 4))])
@@ -57,7 +58,11 @@ def test_workers_that_cannot_be_placed_or_share_a_batch_are_refused(
 
 @pytest.mark.parametrize("workers", [Workers(1, 3), Workers(3, 3)])
 def test_a_batch_need_not_be_a_multiple_of_the_workers(ray_cluster: None, recipe: Recipe, workers: Workers) -> None:
-    check_workers(workers, with_fields(recipe, {"optimisation.batch_size": 32, "augmentation.mixup": 0.2}))
+    mixed = with_fields(recipe, {"optimisation.batch_size": 32, "augmentation.mixup": 0.2})
+    check_workers(workers, mixed)
+    unit = mixed.augmentation.num_mixed
+    shares = [Share(100, rank, workers.most, seed=0, batch_size=32, unit=unit) for rank in range(workers.most)]
+    assert [share.local_batch for share in shares] == [10, 10, 12]
 
 
 def test_too_little_memory_halves_the_parts_of_a_step_down_to_single_images() -> None:

@@ -51,8 +51,14 @@ def leaky(manifest: Manifest, path: Path) -> Manifest:
 def test_an_equal_model_passes_every_rule(
     sighted: Bundle, colours: Manifest, settings: Settings, ray_cluster: None
 ) -> None:
+    """180 images, none lost, show that macro-F1 fell by no more than 0.02, and 60 of a class, its recall by 0.06.
+
+    For the margins of the default, 0.01 and 0.05, they are too few.
+    """
     told = Told()
-    report = run_gate(candidate(sighted, settings), candidate(sighted, settings), trial(colours, settings), told)
+    margins = PATIENT.model_copy(update={"macro_f1": 0.02, "recall": 0.06})
+    tried = trial(colours, settings, margins)
+    report = run_gate(candidate(sighted, settings), candidate(sighted, settings), tried, told)
     assert report.refused == ()
     assert {rule: finding.verdict for rule, finding in by_rule(report).items()} == {
         "macro-F1": "passed",

@@ -17,6 +17,7 @@ from glint.core.errors import GlintError
 OBJECT_STORE_BYTES = 1_000_000_000
 WORKERS_END_S = 5
 TIMED_OUT = "timed out during startup"
+"""What Ray says, as a bare Exception, when its node has not registered after 30 s; no setting changes these."""
 
 
 def join_ray(address: str) -> None:
@@ -65,7 +66,7 @@ def _init(num_cpus: int | None, include_dashboard: bool) -> None:
             logging_level=logging.ERROR,
         )
     except Exception as error:
-        if TIMED_OUT not in str(error):  # Ray has no type for it, and no setting for the time
+        if TIMED_OUT not in str(error):
             raise
         raise GlintError(
             "Ray did not start within 30 s: this machine is too busy, or has too little memory; run the same command "

@@ -126,18 +126,14 @@ class Bootstrap:
         first, second = (share_replicates(part, every, self.codes, self.counts) for part in (before, after))
         return interval(second - first)
 
-    def allowing_for_the_unseen(
-        self, found: Interval | None, whole: Array, lost: Array, gained: Array
-    ) -> Interval | None:
-        """A paired interval, wider where none of the images `whole` (N,) is `lost` (N,), or none `gained`.
+    def allowing_for_the_unseen(self, found: Interval, whole: Array, lost: Array, gained: Array) -> Interval:
+        """A paired interval of the images `whole` (N,), wider where none of them is `lost` (N,), or none `gained`.
 
         A bootstrap cannot draw what no image shows: two models that agree on 20 images would be equal for certain.
         """
-        if found is None:
-            return None
         may_be = unseen_share(int(whole.sum()), len(np.unique(self.codes[whole])))
-        low = found.low if (whole & lost).any() else max(-1.0, found.low - may_be)
-        high = found.high if (whole & gained).any() else min(1.0, found.high + may_be)
+        low = found.low if lost.any() else max(-1.0, found.low - may_be)
+        high = found.high if gained.any() else min(1.0, found.high + may_be)
         return Interval(low=low, high=high)
 
     def differences(self, before: Tallies, after: Tallies) -> Differences:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +13,14 @@ from glint.core.metrics import Scores
 from glint.core.outcome import ModelRef
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Judged(NamedTuple):
+    """The images (N,) that a score is of, those that only the other model gets right, and those that only this one."""
+
+    whole: Array
+    lost: Array
+    gained: Array
 
 
 class Difference(BaseModel):
@@ -60,7 +68,7 @@ def comparison(
     right, right_against = (_right(targets, guess) for guess in predicted)
     mine, other = scores
     paired = _intervals(targets, predicted, mine.classes, drawn)
-    lost = right_against & ~right
+    every = Judged(np.ones(len(targets), dtype=bool), right_against & ~right, right & ~right_against)
     names = [name for name in ("accuracy", "macro_f1", "micro_f1") if name in mine.summary()]
     return Comparison(
         against=against,
@@ -70,20 +78,16 @@ def comparison(
         only_against_right=int((~right & right_against).sum()),
         both_wrong=int((~right & ~right_against).sum()),
         scores={
-            name: Difference(
-                model=mine.summary()[name],
-                against=other.summary()[name],
-                interval=paired.get(name),
-                lost=int(lost.sum()),
-            )
+            name: _difference(mine.summary()[name], other.summary()[name], paired.get(name), every, drawn)
             for name in names
         },
         recall={
-            name: Difference(
-                model=score.recall,
-                against=other.per_class[name].recall,
-                interval=paired.get(f"recall {name}"),
-                lost=int(_lost_and_gained(targets, predicted, i)[1].sum()),
+            name: _difference(
+                score.recall,
+                other.per_class[name].recall,
+                paired.get(f"recall {name}"),
+                _of_class(targets, predicted, i),
+                drawn,
             )
             for i, (name, score) in enumerate(mine.per_class.items())
             if score.support
@@ -99,25 +103,25 @@ def _intervals(
     model, against = (drawn.tallies(targets, guess, len(classes)) for guess in predicted)
     right, right_against = (_right(targets, guess) for guess in predicted)
     found = drawn.differences(against, model)
-    whole = {
+    return {
         "accuracy": drawn.difference_of_shares(right_against, right),
         "macro_f1": found.macro_f1,
         "micro_f1": found.micro_f1,
-    }
-    every, lost, gained = np.ones(len(targets), dtype=bool), right_against & ~right, right & ~right_against
-    return {
-        **{name: drawn.allowing_for_the_unseen(one, every, lost, gained) for name, one in whole.items()},
-        **{
-            f"recall {name}": drawn.allowing_for_the_unseen(one, *_lost_and_gained(targets, predicted, i))
-            for i, (name, one) in enumerate(zip(classes, found.recall, strict=True))
-        },
+        **{f"recall {name}": one for name, one in zip(classes, found.recall, strict=True)},
     }
 
 
-def _lost_and_gained(targets: Array, predicted: tuple[Array, Array], label: int) -> tuple[Array, Array, Array]:
-    """The images of a class, those that only the other model finds, and those that only this one does; bool (N,)."""
+def _of_class(targets: Array, predicted: tuple[Array, Array], label: int) -> Judged:
+    """The images of a class, found by the one model or the other."""
     whole, mine, other = (side[:, label] == 1 if side.ndim == 2 else side == label for side in (targets, *predicted))
-    return whole, whole & other & ~mine, whole & mine & ~other
+    return Judged(whole, whole & other & ~mine, whole & mine & ~other)
+
+
+def _difference(
+    model: float, against: float, found: Interval | None, judged: Judged, drawn: Bootstrap | None
+) -> Difference:
+    interval = drawn.allowing_for_the_unseen(found, *judged) if drawn and found else None
+    return Difference(model=model, against=against, interval=interval, lost=int(judged.lost.sum()))
 
 
 def _right(targets: Array, predicted: Array) -> Array:

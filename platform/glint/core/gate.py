@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from glint.core.bootstrap import MIN_AVERAGED_GROUPS, MIN_JUDGED_GROUPS, Resampling
 from glint.core.comparison import Comparison, Difference
-from glint.core.duplicates import NEAR_BITS, NUM_BITS
-from glint.core.finding import Finding, Verdict
+from glint.core.finding import Finding
+from glint.core.leaks import NearDuplicate
 from glint.core.outcome import ModelRef
 from glint.core.policy import Costs, Policy
 from glint.core.splits import listed
@@ -31,16 +31,6 @@ class Margins(BaseModel):
     recall: float = Field(default=0.05, ge=0, le=1, description="the same for the recall of each class")
     latency_factor: float = Field(default=1.5, ge=0, description="of the champion's time for an image")
     max_latency_ms: float | None = Field(default=None, ge=0, description="for an image, whatever the champion takes")
-
-
-class NearDuplicate(BaseModel):
-    """An image of the split, the training image that looks most like it, and in how many bits their hashes differ."""
-
-    model_config = ConfigDict(frozen=True)
-
-    uri: str
-    training_uri: str
-    bits: int
 
 
 class GateReport(BaseModel):
@@ -91,22 +81,6 @@ class SelfTestFigures(NamedTuple):
     max_difference: float
     tolerance: float
     error: str | None
-
-
-class Leaks(NamedTuple):
-    """What the split shares with the images that training saw, of those that could be read on both sides."""
-
-    groups: Sequence[str]
-    identical: Sequence[tuple[str, str]]
-    near: Sequence[NearDuplicate]
-    num_images: int
-    num_read: int
-    num_training: int
-    num_training_read: int
-    unreadable: int
-    """Images on both sides that could not be read, or not decoded."""
-    other_groups: Sequence[str] = ()
-    """Columns that training data are split by, where that is not the split's and they have no such column."""
 
 
 def non_inferiority(
@@ -231,72 +205,3 @@ def latency(challenger_ms: float, champion_ms: float | None, margins: Margins) -
         value=challenger_ms,
         bound=bounds[which],
     )
-
-
-def leakage(leaks: Leaks, absent: Sequence[str] = (), foreign: Sequence[str] = ()) -> list[Finding]:
-    """Shared groups and identical bytes refuse; images that only look alike are reported, for good boards do.
-
-    What could not be compared is never passed: without anything to compare, or without the manifest of a training
-    that the model comes from, the gate refuses.
-
-    absent: why a manifest that the model, or one that it began with, was trained on is not at hand. foreign: files of
-    weights that training began with, of which nothing is known.
-    """
-    identical, near = len(leaks.identical), len(leaks.near)
-    read = f"{leaks.num_read:,} of {leaks.num_images:,} images"
-    read += f" and {leaks.num_training_read:,} of {leaks.num_training:,} of training could be read"
-    twins = [f"{uri} = {other}" for uri, other in leaks.identical]
-    found = f"{identical:,} of {leaks.num_read:,} are in training too, byte for byte"
-    findings = [
-        _shared_groups(leaks, bool(absent)),
-        Finding(
-            rule="identical images",
-            verdict=_leak_verdict(identical, min(leaks.num_read, leaks.num_training_read), bool(absent)),
-            measured=(f"{found}: {listed(twins, 1)}" if identical else found) + f" ({read})"
-            if leaks.num_read and leaks.num_training_read
-            else f"not judged: {read}",
-            limit="0",
-            value=identical,
-            bound=0,
-        ),
-        Finding(
-            rule="near-duplicates",
-            verdict="reported",
-            measured=f"{near:,} of {leaks.num_read:,} look like one of {leaks.num_training_read:,} training images",
-            limit=f"(at most {NEAR_BITS} of {NUM_BITS} bits of the perceptual hash apart)",
-            value=near,
-        ),
-    ]
-    if leaks.unreadable:
-        told = f"{leaks.unreadable:,} images could not be compared with training, for they cannot be read"
-        findings.append(Finding(rule="unreadable", verdict="reported", measured=told))
-    if absent:
-        limit = "at hand: nothing else shows that training has not seen the split"
-        findings.append(Finding(rule="training data", verdict="refused", measured=listed(absent, 3), limit=limit))
-    if foreign:
-        told = f"training began with {listed(foreign, 3)}; what that had learned from is not known"
-        findings.append(Finding(rule="first weights", verdict="reported", measured=told))
-    return findings
-
-
-def _shared_groups(leaks: Leaks, absent: bool) -> Finding:
-    number = len(leaks.groups)
-    measured = f"{number:,} are in training too" + (f": {listed(leaks.groups, 3)}" if number else "")
-    if leaks.other_groups and not number:
-        measured = (
-            f"not judged: training data are grouped by {listed(leaks.other_groups, 3)}, the split by another column"
-        )
-    return Finding(
-        rule="shared groups",
-        verdict="refused" if leaks.other_groups else _leak_verdict(number, leaks.num_training, absent),
-        measured=measured if leaks.num_training else "not judged: no training image is known",
-        limit="0",
-        value=number,
-        bound=0,
-    )
-
-
-def _leak_verdict(found: int, num_compared: int, absent: bool) -> Verdict:
-    if found or not num_compared:
-        return "refused"
-    return "not judged" if absent else "passed"

@@ -22,18 +22,16 @@ from glint.core.errors import GlintError, ImageError
 from glint.core.finding import Finding
 from glint.core.gate import (
     GateReport,
-    Leaks,
     Margins,
-    NearDuplicate,
     SelfTestFigures,
     latency,
-    leakage,
     no_champion,
     non_inferiority,
     parity,
     policy_change,
     same_task,
 )
+from glint.core.leaks import Leaks, NearDuplicate, leakage
 from glint.core.manifest import Manifest
 from glint.core.progress import Progress
 from glint.pipelines.evaluate import Candidate, score_split

@@ -76,16 +76,8 @@ class Learner:
         context, recipe = ray.train.get_context(), plan.recipe
         settings = recipe.optimisation
         self.plan, self.rank, self.world = plan, context.get_world_rank(), context.get_world_size()
-        balanced = settings.sampling == "balanced"
-        self.share = Share(
-            plan.train.num_rows,
-            self.rank,
-            self.world,
-            recipe.seed,
-            settings.batch_size,
-            balanced,
-            unit=recipe.augmentation.num_mixed,
-        )
+        batch, balanced, unit = settings.batch_size, settings.sampling == "balanced", recipe.augmentation.num_mixed
+        self.share = Share(plan.train.num_rows, self.rank, self.world, recipe.seed, batch, balanced, unit)
         self.val_share = Share(plan.val.num_rows, self.rank, self.world)
         self.device = ray.train.torch.get_device()
         self.bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and native_bf16(self.device))

@@ -25,8 +25,6 @@ from glint.serving.problems import ProblemError, problem_response
 OPEN_PATHS = frozenset({"/", "/openapi.json", f"{PREFIX_OF_BATCH}/openapi.json", "/v2/health/live", "/v2/health/ready"})
 """What tells nothing of the models, for probes and for those who find the door."""
 LONGEST_PATH = 200
-MAX_HELD_BYTES = 512_000_000
-"""Of the bodies of all requests at a time, by default; without a bound, a few hundred large ones fill the memory."""
 ACCESS = logging.getLogger("glint.access")
 
 
@@ -44,7 +42,7 @@ class Guard:
     """Lets requests through to `app` that bear a key of `scope`; the rest is answered 401, 403 or 429.
 
     `scopes` are those of paths that need another one; `num_replicas` tells how many share the rate of a key. A request
-    whose body would make it more than `max_held_bytes` of bodies at a time is answered 503.
+    whose body would make it more than `max_held_bytes` of bodies at a time is answered 503; None = no bound.
     """
 
     def __init__(
@@ -54,7 +52,7 @@ class Guard:
         scope: str,
         scopes: Mapping[str, str] | None = None,
         num_replicas: Callable[[], int] = lambda: 1,
-        max_held_bytes: int = MAX_HELD_BYTES,
+        max_held_bytes: int | None = None,
     ) -> None:
         self._app, self._num_replicas = app, num_replicas
         self._held, self._max_held_bytes = 0, max_held_bytes
@@ -77,7 +75,7 @@ class Guard:
             message = await receive()
             size = len(message.get("body", b""))
             brought, self._held = brought + size, self._held + size
-            if self._held > self._max_held_bytes:
+            if self._max_held_bytes is not None and self._held > self._max_held_bytes:
                 said = "the images of other requests fill the memory; try again after 1 s"
                 raise ProblemError(503, "overloaded", said, {"Retry-After": "1"})
             return message

@@ -74,7 +74,7 @@ def _jpeg(data: bytearray, side: int | None, limits: Limits) -> Decoded:
     if header is None:
         raise DecodeError("undecodable", "truncated", "the JPEG ends before its header does")
     check_size(header.width, header.height, limits)
-    most = min(_MAX_SCANS, _MAX_SCANNED_PIXELS // (header.width * header.height))
+    most = max(1, min(_MAX_SCANS, _MAX_SCANNED_PIXELS // (header.width * header.height)))
     if header.num_scans > most:
         raise DecodeError(
             "too_large", "too_many_scans", f"the JPEG has {header.num_scans} scans; at most {most} are decoded"

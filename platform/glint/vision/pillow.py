@@ -38,6 +38,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _MAX_RLE_PIXELS = 10_000_000
+"""Of a run-length encoded BMP: 2 s of a core, as Pillow decodes it."""
 _SIDEWAYS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 _BROKEN_EXIF = (KeyError, SyntaxError, TypeError, ValueError, struct.error)
 
@@ -62,7 +63,7 @@ def decode_by_pillow(kind: Format, data: bytearray, limits: Limits) -> torch.Ten
 
 
 def _limits_of(image: ImageFile, limits: Limits) -> Limits:
-    """A run-length encoded BMP is decoded in Python, a few bytes of the file to any number of pixels."""
+    """Those given, or narrower for what Pillow decodes in Python, a few bytes of the file to any number of pixels."""
     if any(tile[0] == "bmp_rle" for tile in image.tile):
         return replace(limits, max_pixels=min(limits.max_pixels, _MAX_RLE_PIXELS))
     return limits
