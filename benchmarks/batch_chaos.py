@@ -3,8 +3,8 @@
 python benchmarks/batch_chaos.py
 python benchmarks/batch_chaos.py --images 1500 --kills 2 --driver-kills 1 --outages 1 --every 12 --outage 5
 
-It goes through `glint serve` and a batch endpoint. Every 20 s a scoring actor is killed, or the process that it
-watches, by turns; beside that the driver, and the store, here SQLite, is locked against every writer.
+It goes through `glint serve` and a batch endpoint. Every 20 s a scoring actor is killed, and between every other two
+the process that one watches; beside that the driver, and the store, here SQLite, is locked against every writer.
 """
 
 import argparse
@@ -125,12 +125,14 @@ def torment(asked: argparse.Namespace, home: Path, ended: Callable[[], bool]) ->
         if turn in outages or (turn == asked.kills and done["outage"] < asked.outages):
             lock(home / "results.db", asked.outage)
             done["outage"] += 1
+        if turn % 2 == 0:
+            done["scoring process"] += kill(home, is_scoring)
         time.sleep(asked.every / 2)
-        while not ended() and not kill(home, is_actor if turn % 2 else is_scoring):
+        while not ended() and not kill(home, is_actor):
             time.sleep(0.5)
         if ended():
             break
-        done["scoring"] += 1
+        done["actor"] += 1
     return done
 
 
@@ -185,7 +187,7 @@ if __name__ == "__main__":
     lost = asked.images - len(uris)
     double = sum(uris.values()) - len(uris)
     reads = sum(opened.counts.values())
-    kills = done["scoring"] + done["driver"]
+    kills = done["actor"] + done["scoring process"] + done["driver"]
     end(
         "batch_chaos",
         lost + double,

@@ -16,7 +16,7 @@ from glint.core.errors import GlintError
 from glint.core.job import CHUNK_ROWS
 from glint.core.manifest import SCHEMA, write_manifest
 from glint.pipelines.batch import largest_first
-from glint.pipelines.scoring import Scorer
+from glint.pipelines.scoring import ENOUGH, Scorer
 from glint.vision.bundle import Bundle
 from glint.vision.predictor import Predictor
 from glint.vision.transforms import Loaded
@@ -58,6 +58,16 @@ def test_an_image_the_engine_fails_on_fails_alone(bundle: Bundle, tmp_path: Path
             np.testing.assert_allclose(row.probabilities, alone.score(pixels[None])[0], atol=1e-5)
 
 
+def test_a_few_images_may_all_be_at_fault_but_not_many(bundle: Bundle, tmp_path: Path) -> None:
+    few = pictures(tmp_path, [POISON] * (ENOUGH - 1))
+    assert [row.error.type for row in scorer(bundle, 1).score(few, [None] * len(few)) if row.error] == (
+        ["engine_error"] * len(few)
+    )
+    many = pictures(tmp_path, [POISON] * ENOUGH)
+    with pytest.raises(RuntimeError, match="fails on every image: the engine does not like white"):
+        scorer(bundle, 1).score(many, [None] * len(many))
+
+
 class Strange(Predictor):
     """Raises what nobody foresaw: for black pictures when they are resized, for white ones in the engine."""
 
@@ -94,12 +104,6 @@ def test_a_mistake_of_the_settings_is_no_outcome(bundle: Bundle, tmp_path: Path)
 
     with pytest.raises(GlintError, match="must be set"):
         Scorer(lambda: Predictor(bundle), Unset()).score(pictures(tmp_path, [10, 20]), [None, None])
-
-
-def test_an_engine_that_fails_on_every_image_is_no_fault_of_theirs(bundle: Bundle, tmp_path: Path) -> None:
-    uris = pictures(tmp_path, [POISON, POISON])
-    with pytest.raises(RuntimeError, match="every image: the engine does not like white"):
-        scorer(bundle, 2).score(uris, [None, None])
 
 
 def test_an_image_has_ended_for_who_is_told_before_its_result_is_had(bundle: Bundle, tmp_path: Path) -> None:

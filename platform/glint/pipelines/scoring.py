@@ -26,6 +26,8 @@ from glint.vision.predictor import Predictor, Preparer
 ENGINE_ERROR = "engine_error"
 UNEXPECTED = "unexpected_error"
 GPU_BATCH = 64
+ENOUGH = 8
+"""Images that an engine has to fail on, without one that it scores, to be what is broken itself."""
 NOT_FINITE = "the engine gave probabilities that are not finite"
 
 logger = logging.getLogger(__name__)
@@ -237,9 +239,12 @@ def _guarded(work: Callable[[_Image], None], image: _Image) -> None:
 
 
 def check_engine(results: Sequence[Scored]) -> None:
-    """Raise RuntimeError where several images reached the engine and it failed on all: no image is to blame."""
+    """Raise RuntimeError where ENOUGH images reached the engine and it failed on all: no image is to blame.
+
+    With fewer they may be: each is an outcome that says what the engine said, and the error threshold judges them.
+    """
     reached = [
         row for row in results if row.probabilities is not None or (row.error and row.error.type == ENGINE_ERROR)
     ]
-    if len(reached) > 1 and all(row.error for row in reached):
+    if len(reached) >= ENOUGH and all(row.error for row in reached):
         raise RuntimeError(f"the engine fails on every image: {reached[0].error}")
