@@ -28,6 +28,8 @@ HEAD = -1
 """The number of the epoch that stands for the frozen phase."""
 KEPT_BY, NOT_KEPT = "kept_as_epoch", -2
 """Ray Train keeps the checkpoint where this is highest: the epoch where it takes the kept one's place, else less."""
+EPOCHS_DONE = "epochs_done"
+"""What Ray Tune counts by: 0 after the frozen phase, 1 after the first epoch."""
 
 
 def train_loop(config: dict[str, Any]) -> None:
@@ -91,6 +93,7 @@ def report(learner: Learner, epoch: int, loss: float, train_s: float, logits: np
             learner.save(Path(directory), epoch + 1)
             safetensors.torch.save_file({"logits": torch.from_numpy(logits)}, Path(directory) / "val.safetensors")
             checkpoint = ray.train.Checkpoint.from_directory(directory)
-        ray.train.report(metrics | {KEPT_BY: kept}, checkpoint=checkpoint, checkpoint_dir_name=f"epoch_{epoch + 1:05d}")
+        told = metrics | {KEPT_BY: kept, EPOCHS_DONE: epoch + 1}
+        ray.train.report(told, checkpoint=checkpoint, checkpoint_dir_name=f"epoch_{epoch + 1:05d}")
     if learner.rank == 0:
         ray.get(plan.board.epoch.remote(metrics | {"lr": learner.optimizer.param_groups[-1]["lr"]}))

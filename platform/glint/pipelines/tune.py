@@ -28,6 +28,7 @@ from glint.core.space import Space, Values
 from glint.pipelines.board import ProgressBoard, in_thread
 from glint.pipelines.fitting import BEST_BY, fit
 from glint.pipelines.loading import CACHE_SHARE
+from glint.pipelines.loop import EPOCHS_DONE
 from glint.pipelines.run_checks import check_run
 from glint.pipelines.run_state import last_epoch
 from glint.pipelines.train import TrainingRun, make_plan
@@ -202,7 +203,10 @@ def _tuner(tuning: Tuning, teller: Teller) -> tune.Tuner:
             mode="max",
             num_samples=tuning.num_trials,
             scheduler=ASHAScheduler(
-                time_attr="epoch", max_t=epochs, grace_period=max(1, epochs // REDUCTION**2), reduction_factor=REDUCTION
+                time_attr=EPOCHS_DONE,
+                max_t=epochs,
+                grace_period=max(1, epochs // REDUCTION**2),
+                reduction_factor=REDUCTION,
             ),
             search_alg=tune.search.BasicVariantGenerator(
                 max_concurrent=tuning.concurrent, random_state=tuning.run.recipe.seed
