@@ -1,6 +1,7 @@
 """glint batch results: outcomes chosen by status, label, decision and confidence."""
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.stores.store_documents import chunk_of, job, outcome
 from typer.testing import CliRunner
 
 from glint.adapters.sqlite_store import SqliteStore
-from glint.cli import batch_jobs
+from glint.cli import batch, batch_jobs
 from glint.cli.batch import results
 from glint.client import Client
 from glint.core.errors import GlintError
@@ -142,6 +143,17 @@ def test_results_come_from_the_server_that_the_environment_names(
     monkeypatch.setenv("GLINT_URL", SERVER)
     assert [one["uri"] for one in json.loads(call("--json").stdout)["outcomes"]] == [outcome("first", 1).uri]
     assert set(asked) == {SERVER}
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["submit", "boards", "--input", "az://a/b"], ["results", "first"]])
+def test_a_server_that_does_not_answer_is_told_in_a_line(arguments: list[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        done = CliRunner().invoke(batch.app, [*arguments, "--url", url])
+    assert isinstance(done.exception, GlintError)
+    assert str(done.exception).startswith(f"--url {url}: nothing answers")
+    assert str(done.exception).endswith("is `glint serve` running there?")
 
 
 @pytest.mark.parametrize(

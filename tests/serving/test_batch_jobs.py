@@ -318,6 +318,30 @@ def test_a_retry_with_impossible_options_is_refused(
     assert client.get(f"jobs/{id}").json()["status"] == "cancelled"
 
 
+def test_a_retry_without_a_body_scores_what_is_missing(client: httpx.Client, endpoint: str, store: SqliteStore) -> None:
+    id = ended(client, store)
+    assert client.post(f"jobs/{id}/retry").json()["status"] == "queued"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("{bad", "the body is not JSON: Expecting property name enclosed in double quotes"),
+        ("", "the body: field required"),
+        ('{"input": {"uris": []}}', "input: name either uri or uris"),
+    ],
+)
+def test_a_body_that_is_none_is_told_as_such(client: httpx.Client, endpoint: str, body: str, said: str) -> None:
+    answer = client.post("endpoints/boards/jobs", content=body, headers={"content-type": "application/json"})
+    refused(answer, 422, said)
+    assert answer.json()["reason"] == "invalid_body"
+
+
+def test_a_wrong_path_is_pointed_to_the_description_of_this_api(client: httpx.Client) -> None:
+    refused(client.get("nothing"), 404, f"there is nothing at {PREFIX}/nothing; see {PREFIX}/openapi.json")
+    assert client.get("openapi.json").status_code == 200
+
+
 def test_a_job_that_runs_is_neither_deleted_nor_retried(client: httpx.Client, endpoint: str) -> None:
     id = submitted(client)
     refused(client.delete(f"jobs/{id}"), 409, f"job {id} is queued; cancel it first")

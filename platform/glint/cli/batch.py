@@ -165,6 +165,7 @@ def results(
 
     where = filter_of(status, label, decision, min_confidence, max_confidence)
     if url is not None:
-        show_remote_outcomes(batch_jobs.connect(url), job, where, format.value, out, limit, json)
+        with batch_jobs.connect(url) as client:
+            show_remote_outcomes(client, job, where, format.value, out, limit, json)
         return
     show_outcomes(open_store(Settings()), job, where, format.value, out, limit, json)

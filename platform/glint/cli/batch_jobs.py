@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -196,11 +198,18 @@ def delete(job: JobId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
     emit(Deleted(job=job), json, f"job {job} and its outcomes are gone")
 
 
-def connect(url: str) -> Client:
-    """The client of the server at --url."""
-    from glint.client import Client
+@contextmanager
+def connect(url: str) -> Iterator[Client]:
+    """The client of the server at --url; raises GlintError where no answer comes of it."""
+    from glint.client import Client, UnavailableError
+    from glint.core.errors import GlintError
 
-    return Client(url)
+    try:
+        with Client(url) as client:
+            yield client
+    except UnavailableError as error:
+        hint = "" if error.status else "; is `glint serve` running there?"
+        raise GlintError(f"--url {url}: {error}{hint}") from None
 
 
 def _said(progress: JobProgress, error: str | None) -> list[str]:

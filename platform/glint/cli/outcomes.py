@@ -71,21 +71,20 @@ def show_remote_outcomes(
 ) -> None:
     """The same from a server; its totals are the job's progress."""
     form = _form(form, out)
-    with client:
-        found = client.batch.results(job_id, **vars(where))
-        if out:
-            _tell_written(_write_file(islice(found, limit), form, out), out, as_json)
-        elif as_json:
-            outcomes = [outcome.model_dump(mode="json") for outcome in islice(found, limit)]
-            document = {"job": client.batch.job(job_id).model_dump(mode="json"), "outcomes": outcomes}
-            sys.stdout.write(json.dumps(document) + "\n")
-        elif form == "table":
-            done = client.batch.progress(job_id)
-            totals = Totals(num_images=done.done, statuses=Counter(done.statuses))
-            totals.labels, totals.decisions = Counter(done.labels), Counter(done.decisions)
-            _print_table(totals, list(islice(found, limit or TABLE_ROWS)), where)
-        else:
-            stderr.print(f"{_write_csv(islice(found, limit), sys.stdout):,} outcomes")
+    found = client.batch.results(job_id, **vars(where))
+    if out:
+        _tell_written(_write_file(islice(found, limit), form, out), out, as_json)
+    elif as_json:
+        outcomes = [outcome.model_dump(mode="json") for outcome in islice(found, limit)]
+        document = {"job": client.batch.job(job_id).model_dump(mode="json"), "outcomes": outcomes}
+        sys.stdout.write(json.dumps(document) + "\n")
+    elif form == "table":
+        done = client.batch.progress(job_id)
+        totals = Totals(num_images=done.done, statuses=Counter(done.statuses))
+        totals.labels, totals.decisions = Counter(done.labels), Counter(done.decisions)
+        _print_table(totals, list(islice(found, limit or TABLE_ROWS)), where)
+    else:
+        stderr.print(f"{_write_csv(islice(found, limit), sys.stdout):,} outcomes")
 
 
 def _form(form: str, out: Path | None) -> str:

@@ -142,8 +142,8 @@ def _add_jobs(app: FastAPI, desk: Desk) -> None:
         return job_answer(await desk.cancel(id))
 
     @app.post("/jobs/{id}/retry", status_code=202, summary="Score what is missing, what failed or everything again")
-    async def retry_job(id: str, asked: Retry) -> JobAnswer:
-        return job_answer(await desk.retry(id, asked))
+    async def retry_job(id: str, asked: Retry | None = None) -> JobAnswer:
+        return job_answer(await desk.retry(id, asked or Retry()))
 
 
 def _add_results(app: FastAPI, desk: Desk) -> None:

@@ -106,9 +106,13 @@ def _stated(request: Request, error: Exception) -> Response:
 def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"][1:])
-    message = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
-    return _response(request, 422, "invalid_query", f"{where}: {message}, got {str(first.get('input'))[:100]!r}")
+    in_body = first["loc"][0] == "body"
+    reason = "invalid_body" if in_body else "invalid_query"
+    if first["type"] == "json_invalid":
+        return _response(request, 422, reason, f"the body is not JSON: {first['ctx']['error']}")
+    where = ".".join(str(part) for part in first["loc"][1:]) or "the body"
+    message = f"{first['msg'][:1].lower()}{first['msg'][1:]}".removeprefix("value error, ")
+    return _response(request, 422, reason, f"{where}: {message}, got {str(first.get('input'))[:100]!r}")
 
 
 def _unreadable(request: Request, error: Exception) -> Response:
@@ -135,9 +139,10 @@ def _mistake(request: Request, error: Exception) -> Response:
 def _framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
+    described = f"{request.scope.get('root_path', '').rstrip('/')}/openapi.json"
     details = {
-        404: f"there is nothing at {request.url.path}; see /openapi.json",
-        405: f"{request.url.path} does not answer {request.method}; see /openapi.json",
+        404: f"there is nothing at {request.url.path}; see {described}",
+        405: f"{request.url.path} does not answer {request.method}; see {described}",
     }
     return _response(request, status, status.name.lower(), details.get(status, str(error.detail)), error.headers)
 
