@@ -337,6 +337,16 @@ def test_a_body_that_is_none_is_told_as_such(client: httpx.Client, endpoint: str
     assert answer.json()["reason"] == "invalid_body"
 
 
+def test_a_parameter_that_is_misspelt_does_not_find_everything(
+    client: httpx.Client, endpoint: str, store: SqliteStore
+) -> None:
+    id = ended(client, store)
+    answer = client.get(f"jobs/{id}/results", params={"statuses": "failed"})
+    refused(answer, 422, f"statuses is no parameter of {PREFIX}/jobs/{id}/results; there are status, label, decision")
+    assert client.get(f"jobs/{id}/results", params={"status": "failed"}).status_code == 200
+    refused(client.get(f"jobs/{id}", params={"verbose": "1"}), 422, "there are none")
+
+
 def test_a_wrong_path_is_pointed_to_the_description_of_this_api(client: httpx.Client) -> None:
     refused(client.get("nothing"), 404, f"there is nothing at {PREFIX}/nothing; see {PREFIX}/openapi.json")
     assert client.get("openapi.json").status_code == 200

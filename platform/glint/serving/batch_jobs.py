@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastapi import FastAPI, Header, Query, Response
+from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.background import BackgroundTask
 
@@ -28,7 +28,13 @@ from glint.serving.batch_answers import (
     job_answer,
 )
 from glint.serving.batch_desk import Desk
-from glint.serving.problems import answer_mistakes, answer_with_problems, document_schemas, problem_responses
+from glint.serving.problems import (
+    ProblemError,
+    answer_mistakes,
+    answer_with_problems,
+    document_schemas,
+    problem_responses,
+)
 
 PARQUET = "application/vnd.apache.parquet"
 PROBLEMS = problem_responses(
@@ -56,6 +62,7 @@ def create_batch_app(desk: Desk) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         responses=PROBLEMS,
+        dependencies=[Depends(only_known_parameters)],
     )
     answer_with_problems(app)
     answer_mistakes(app)
@@ -64,6 +71,15 @@ def create_batch_app(desk: Desk) -> FastAPI:
     _add_jobs(app, desk)
     _add_results(app, desk)
     return app
+
+
+async def only_known_parameters(request: Request) -> None:
+    """Raise ProblemError for a parameter that the operation has not: a filter misspelt would find everything."""
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            there = f"there are {', '.join(known)}" if known else "there are none"
+            raise ProblemError(422, "invalid_query", f"{name} is no parameter of {request.url.path}; {there}")
 
 
 def _add_endpoints(app: FastAPI, desk: Desk) -> None:
