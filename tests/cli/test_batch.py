@@ -13,7 +13,7 @@ from tests.stores.store_documents import chunk_of, job, outcome
 from typer.testing import CliRunner
 
 from glint.adapters.sqlite_store import SqliteStore
-from glint.cli import batch, batch_jobs
+from glint.cli import batch, batch_jobs, remote
 from glint.cli.batch import results
 from glint.client import Client
 from glint.core.errors import GlintError
@@ -131,7 +131,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         page = {"outcomes": [outcome("first", 1).model_dump(mode="json")], "cursor": None}
         return httpx.Response(200, json={"results": page, "progress": progress}.get(kind, queued))
 
-    monkeypatch.setattr(batch_jobs, "connect", lambda url: Client(url, transport=httpx.MockTransport(answer)))
+    for module in (batch_jobs, remote):
+        monkeypatch.setattr(module, "connect", lambda url: Client(url, transport=httpx.MockTransport(answer)))
     return asked
 
 

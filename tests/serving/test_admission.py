@@ -37,6 +37,10 @@ def test_fast_images_may_queue_in_numbers_that_slow_ones_may_not(clock: list[flo
         clock[0] += 0.001
     admission.pending = 1000
     admission.check()
+    with admission.at_work():
+        clock[0] += 10
+    with pytest.raises(ProblemError):
+        admission.check()
 
 
 def test_a_server_that_has_seen_nothing_refuses_nothing() -> None:

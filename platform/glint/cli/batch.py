@@ -160,12 +160,13 @@ def results(
         glint batch results 3fa4bc0d1e2f5a6b --url http://127.0.0.1:8000 --status missing
     """
     from glint.cli.outcomes import filter_of, show_outcomes, show_remote_outcomes
+    from glint.cli.remote import connect
     from glint.settings import Settings
     from glint.wiring import open_store
 
     where = filter_of(status, label, decision, min_confidence, max_confidence)
     if url is not None:
-        with batch_jobs.connect(url) as client:
+        with connect(url) as client:
             show_remote_outcomes(client, job, where, format.value, out, limit, json)
         return
     show_outcomes(open_store(Settings()), job, where, format.value, out, limit, json)

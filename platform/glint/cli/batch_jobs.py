@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from glint.cli.options import AsJson
+from glint.cli.remote import DEFAULT_URL, Url, connect
 
 if TYPE_CHECKING:
-    from glint.client import Client
     from glint.serving.batch_answers import JobProgress
 
-Url = Annotated[str, typer.Option(envvar="GLINT_URL", help="of the glint that serves the jobs")]
 JobId = Annotated[str, typer.Argument(help="a job's id")]
 Options = Annotated[list[str] | None, typer.Option("--option", help="NAME=VALUE, over those of the deployment")]
-DEFAULT_URL = "http://127.0.0.1:8000"
 
 FAILED = 1
 """Exit code of a watch whose job did not complete."""
@@ -196,20 +192,6 @@ def delete(job: JobId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
     with connect(url) as client:
         client.batch.delete_job(job)
     emit(Deleted(job=job), json, f"job {job} and its outcomes are gone")
-
-
-@contextmanager
-def connect(url: str) -> Iterator[Client]:
-    """The client of the server at --url; raises GlintError where no answer comes of it."""
-    from glint.client import Client, UnavailableError
-    from glint.core.errors import GlintError
-
-    try:
-        with Client(url) as client:
-            yield client
-    except UnavailableError as error:
-        hint = "" if error.status else "; is `glint serve` running there?"
-        raise GlintError(f"--url {url}: {error}{hint}") from None
 
 
 def _said(progress: JobProgress, error: str | None) -> list[str]:

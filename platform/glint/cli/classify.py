@@ -10,6 +10,7 @@ import typer
 from pydantic import BaseModel
 
 from glint.cli.options import AsJson
+from glint.cli.remote import DEFAULT_URL, Url, connect
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,7 +40,7 @@ class Answers(BaseModel):
 
 def classify(
     files: Annotated[list[str], typer.Argument(metavar="FILE…", help="images, or az:// addresses")],
-    url: Annotated[str, typer.Option(help="of a running glint serve")] = "http://127.0.0.1:8000",
+    url: Url = DEFAULT_URL,
     model: Annotated[str | None, typer.Option(help="a served name; default: the server's first")] = None,
     json: AsJson = False,
 ) -> None:
@@ -54,9 +55,8 @@ def classify(
         glint classify boards/*.jpg --url https://glint.example.com --model boards --json
     """
     from glint.cli.console import emit, progress
-    from glint.client import Client
 
-    with Client(url) as client, progress() as told:
+    with connect(url) as client, progress() as told:
         told.begin("classifying", len(files), "images")
         results: list[Classified] = []
         for result in _ask(lambda file: client.classify(file, model=model), files):
@@ -78,7 +78,6 @@ def _ask(ask: Callable[[str], Classification], files: Sequence[str]) -> Iterator
 def _one(ask: Callable[[str], Classification], file: str) -> Classified:
     """A bad image is that image's result; a wrong key, address or model is everybody's and raised."""
     from glint.client import RefusedError, UnavailableError
-    from glint.core.errors import GlintError
 
     if not file.startswith("az://") and not Path(file).is_file():
         return Classified(file=file, error="there is no such file")
@@ -90,7 +89,7 @@ def _one(ask: Callable[[str], Classification], file: str) -> Classified:
         return Classified(file=file, error=str(error))
     except UnavailableError as error:
         if error.status is None:
-            raise GlintError(f"--url: {error}; is `glint serve` running there?") from None
+            raise
         return Classified(file=file, error=str(error))
     return Classified(
         file=file,

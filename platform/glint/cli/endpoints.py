@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from glint.cli.batch_jobs import DEFAULT_URL, Options, Url, connect, options_of
+from glint.cli.batch_jobs import Options, options_of
 from glint.cli.options import AsJson
+from glint.cli.remote import DEFAULT_URL, Url, connect
 
 app = typer.Typer(help="Batch endpoints of a server and their deployments.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="name of the endpoint")]
