@@ -60,10 +60,11 @@ def test_models_for_other_classes_or_tasks_are_not_compared(
     assert opponent(f"models:/{name}/1", None, settings) == (None, reason)
 
 
-def printed(policy: Policy, against: bool) -> str:
+def printed(policy: Policy, against: bool, num_seen: int = 3) -> str:
     random = np.random.default_rng(0)
-    targets = np.arange(300) % 3
+    targets = np.arange(300) % num_seen
     shares = random.dirichlet(np.ones(3), 300) + 0.6 * np.eye(3)[targets]
+    shares[:, num_seen:] = 0
     shares /= shares.sum(1, keepdims=True)
     uris, groups = [str(i) for i in range(300)], {"group": [str(i % 30) for i in range(300)]}
     scored = ScoredSplit(uris, targets, shares, shares, groups, {"gone": "missing"})
@@ -96,6 +97,11 @@ def test_a_terminal_says_what_cannot_be_told() -> None:
     assert "the policy has no temperature fitted" in text
     assert "names no class, so nothing can escape" in text
     assert "not compared: no other model was named" in text
+
+
+def test_a_class_that_was_neither_there_nor_found_has_no_scores() -> None:
+    lines = printed(Policy(), against=False, num_seen=2).splitlines()
+    assert next(line.split() for line in lines if line.startswith(CLASSES[2])) == [CLASSES[2], "0"]
 
 
 @pytest.mark.slow

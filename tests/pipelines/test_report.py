@@ -428,6 +428,12 @@ def test_where_every_class_passes_no_escape_rate_is_claimed(tmp_path: Path) -> N
     assert "Escape rate" not in text
 
 
+def test_where_no_class_passes_that_is_said(tmp_path: Path) -> None:
+    text = a_page(tmp_path, a_split(MIXED), policy=Policy(accept_classes=())).text
+    assert "No class passes: whatever the model finds in an image is a defect." in text
+    assert "Images taken for" not in text
+
+
 def test_calibration_is_told_before_and_after(tmp_path: Path) -> None:
     split = a_split(many(), columns={"group": GROUPS})
     split.raw = a_split(many(confidence=0.6)).probabilities

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import RenderableType
 
 from glint.cli.tables import rows
-from glint.core.bootstrap import ClassIntervals, ScoreIntervals
+from glint.core.bootstrap import ScoreIntervals
 from glint.core.intervals import Interval
 
 if TYPE_CHECKING:
@@ -23,14 +23,16 @@ def shown(found: Evaluation) -> list[RenderableType]:
 
 
 def _classes(found: Evaluation) -> RenderableType:
-    intervals = found.intervals or ScoreIntervals()
-    of = {name: intervals.per_class.get(name, ClassIntervals()) for name in found.classes}
+    from glint.pipelines.report.content import class_rows
+
+    classes = class_rows(found, (found.intervals or ScoreIntervals()).per_class)
     return rows(
         ["class", "precision", "", "recall", "", "F1", "", "images"],
         [
-            (name, s.precision, _span(of[name].precision), s.recall, _span(of[name].recall), s.f1, _span(of[name].f1))
-            + (s.support,)
-            for name, s in found.per_class.items()
+            (row.name, row.precision, _span(of.precision), row.recall, _span(of.recall), row.f1, _span(of.f1))
+            + (row.support,)
+            for row in classes
+            for of in [row.intervals]
         ],
     )
 
