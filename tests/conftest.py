@@ -15,6 +15,7 @@ quieten(Settings())  # before the libraries that it quietens
 
 import torch
 
+from glint.adapters.ray_start import shut_down
 from glint.core.job_options import JobOptions
 from glint.core.manifest import Manifest
 from glint.core.policy import Policy
@@ -61,11 +62,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="session")
 def ray_cluster(settings: Settings) -> Iterator[None]:
     """The one Ray of the fast tests."""
-    import ray
-
     start_ray(settings, with_jobs=True)
     yield
-    ray.shutdown()
+    shut_down()
 
 
 @pytest.fixture(scope="session")

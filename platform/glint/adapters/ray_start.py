@@ -72,13 +72,13 @@ def _init(num_cpus: int | None, include_dashboard: bool) -> None:
             "Ray did not start within 30 s: this machine is too busy, or has too little memory; run the same command "
             "again when it is calmer"
         ) from None
-    atexit.register(_shut_down)
+    atexit.register(shut_down)
 
 
-def _shut_down() -> None:
+def shut_down() -> None:
     """End this Ray, and those of its workers that are still there WORKERS_END_S seconds later.
 
-    Now and then one waits at its end for a thread of its own, for ever and with a gigabyte.
+    Now and then one waits at its end for a lock that it holds itself, for ever and with a gigabyte.
     """
     workers = [process for process in psutil.Process().children(recursive=True) if _is_worker(process)]
     ray.shutdown()
