@@ -46,3 +46,9 @@ def test_without_a_price_there_is_no_cost_and_without_images_nothing_at_all(monk
     assert (found.node_price, found.cost_per_million) == (None, None)
     assert found.line == "held up by decoding: decoding busy 90%, inferring 50%, reading 10%, writing 5%"
     assert Work().bottleneck(node_price=3.6) is None
+
+
+def test_threads_that_both_decode_and_infer_are_full_of_the_two_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = spent(monkeypatch, ("a", {"read": 16, "decode": 6, "write": 2, "cores": 4})).bottleneck()
+    assert found is not None
+    assert found.line == "held up by decoding and inferring: decoding busy 60%, inferring 33%, reading 10%, writing 5%"

@@ -14,7 +14,10 @@ FULL = 0.8
 
 
 NodeThreads = tuple[str, Mapping[str, int]]
-"""The id of the node that an actor is on, and how many threads each step has there, with `cores`."""
+"""The id of the node that an actor is on, and how many threads each step has there, with `cores`.
+
+Without any that infer, those that decode do both.
+"""
 
 
 class Work:
@@ -59,10 +62,12 @@ class Work:
         if not self.num_images:
             return None
         elapsed = max(self._ended - self._began, 1e-3)
-        busy = {step: min(1.0, self._seconds[step] / (self._threads[step] * elapsed)) for step in DOING}
+        shared = not self._threads["infer"]
+        threads = self._threads | Counter(infer=self._threads["decode"]) if shared else self._threads
+        busy = {step: min(1.0, self._seconds[step] / (threads[step] * elapsed)) for step in DOING}
         hours = 1e6 / self.images_per_s / 3600
         return Bottleneck(
-            line=_line(busy),
+            line=_line(busy, shared),
             seconds={step: round(self._seconds[step], 2) for step in (*DOING, "wait")},
             busy={step: round(share, 3) for step, share in busy.items()},
             images_per_s=round(self.images_per_s, 1),
@@ -73,9 +78,12 @@ class Work:
         )
 
 
-def _line(busy: Mapping[str, float]) -> str:
+def _line(busy: Mapping[str, float], shared: bool) -> str:
+    load = dict(busy)
+    if shared:
+        load["decode"] = load["infer"] = busy["decode"] + busy["infer"]
     first, *others = sorted(busy, key=lambda step: -busy[step])
     rest = ", ".join(f"{DOING[step]} {busy[step]:.0%}" for step in others)
-    full = [DOING[step] for step in (first, *others) if busy[step] >= FULL]
+    full = [DOING[step] for step in (first, *others) if load[step] >= FULL]
     held = f"held up by {' and '.join(full)}" if full else "held up by no step alone"
     return f"{held}: {DOING[first]} busy {busy[first]:.0%}, {rest}"

@@ -40,10 +40,14 @@ CACHE_SHARE = 0.4
 Batch = dict[str, np.ndarray[Any, Any]]
 
 
-@functools.lru_cache(maxsize=2)
 def _order(table_ref: Any, share: Share, epoch: int) -> np.ndarray[Any, Any]:
-    targets = ray.get(table_ref)["target"].to_numpy() if share.balanced else None
-    return share.rows(epoch, targets)
+    # No cache may hold the reference: Ray ends no idle worker that has one, and each wakes a hundred times a second.
+    return share.rows(epoch, ray.get(table_ref)["target"].to_numpy()) if share.balanced else _rows(share, epoch)
+
+
+@functools.lru_cache(maxsize=2)
+def _rows(share: Share, epoch: int) -> np.ndarray[Any, Any]:
+    return share.rows(epoch)
 
 
 class RowSource(Datasource):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from glint.core.job_options import JobOptions
 from glint.pipelines.chunk_answers import Decoded, Written
+from glint.pipelines.in_flight import InFlight
 
 MAX_OVERRUNS = 4
 """Of one chunk, after which whatever has not ended is timed out, also what would be tried alone."""
@@ -32,17 +33,17 @@ class AskedChunk:
     number: int
     num_rows: int
     options: JobOptions
+    slot: int
+    """its place in the memory that is shared with the process"""
+    rows: InFlight
+    """what the present process has begun and ended"""
     written: Future[Written | Decoded] = field(default_factory=Future)
     out_since: float | None = None
     spent_s: float = 0.0
     """with processes that are gone, since it last overran"""
-    in_flight: dict[int, float] = field(default_factory=dict)
-    """rows that have begun and not ended, and since when"""
     suspects: set[int] = field(default_factory=set)
     """rows that are scored alone"""
     tries: Counter[int] = field(default_factory=Counter)
-    ended: set[int] = field(default_factory=set)
-    """rows that the present process is done with"""
     rounds: int = 0
     overruns: int = 0
     idle_deaths: int = 0
@@ -52,41 +53,32 @@ class AskedChunk:
     @property
     def doubtful(self) -> bool:
         """Whether nothing else may be scored beside it now."""
-        return not self.suspects <= self.ended
+        return bool(self.suspects) and not self.suspects <= self.rows.ended()
 
     def question(self) -> bytes:
         """What the process is asked."""
-        return json.dumps([self.number, sorted(self.suspects), self.verdicts]).encode()
-
-    def note(self, row: int, begins: bool) -> None:
-        """A row begins or has ended."""
-        if begins:
-            self.in_flight[row] = time.monotonic()
-            return
-        self.in_flight.pop(row, None)
-        self.ended.add(row)
+        return json.dumps([self.number, self.slot, sorted(self.suspects), self.verdicts]).encode()
 
     def returned(self) -> None:
         """The process is gone, and with it what it had done of this."""
         self.spent_s, self.out_since = self._out_s(time.monotonic()), None
-        self.in_flight.clear()
-        self.ended.clear()
+        self.rows.clear()
 
     def died(self, cause: str) -> None:
         """Doubt what was in flight when the process died."""
         self._suspect(
-            set(self.in_flight), ("failed", "process_died", f"the process that scored this image alone {cause}")
+            set(self.rows.since()), ("failed", "process_died", f"the process that scored this image alone {cause}")
         )
 
     def overran(self, now: float) -> bool:
         """Whether an image or the whole has taken too long; those responsible are suspects then, or have a verdict."""
-        limit = self.options.item_timeout_s
-        if late := {row for row, since in self.in_flight.items() if now - since > limit}:
+        limit, in_flight = self.options.item_timeout_s, self.rows.since()
+        if late := {row for row, since in in_flight.items() if now - since > limit}:
             self._suspect(late, ("timed_out", "item_timeout", f"took longer than item_timeout_s {limit:g}, also alone"))
             return True
         # Without an image in flight it is being written, and the store has a deadline of its own.
-        if self.in_flight and self._out_s(now) > self.options.mini_batch_timeout_s:
-            self._doubt_all()
+        if in_flight and self._out_s(now) > self.options.mini_batch_timeout_s:
+            self._doubt_all(set(in_flight))
             self.spent_s, self.out_since = 0.0, None
             return True
         return False
@@ -95,16 +87,15 @@ class AskedChunk:
         """How long it was out, with this process and those before, since it last overran."""
         return self.spent_s + (0.0 if self.out_since is None else now - self.out_since)
 
-    def _doubt_all(self) -> None:
+    def _doubt_all(self, in_flight: set[int]) -> None:
         """Doubt what holds it up: the image that is tried alone, or all in flight, and at last all that is left."""
         limit = f"mini_batch_timeout_s {self.options.mini_batch_timeout_s:g}"
         self.overruns += 1
-        in_flight = set(self.in_flight)
         if self.overruns == 1 or (in_flight & self.suspects and self.overruns < MAX_OVERRUNS):
             self._suspect(in_flight, ("timed_out", "mini_batch_timeout", f"took longer than {limit}, also alone"))
             return
         said = f"not reached within {limit} of its mini-batch, {self.overruns} times"
-        for row in set(range(self.num_rows)) - self.ended:
+        for row in set(range(self.num_rows)) - self.rows.ended():
             self._convict(row, ("timed_out", "mini_batch_timeout", said))
 
     def _suspect(self, rows: set[int], verdict: Verdict) -> None:

@@ -1,8 +1,9 @@
 """The watchdog of a process that scores: no image may hang or kill more than itself.
 
-The process tells of each image that begins and ends. When it dies, the images in flight are suspects; when an image
-takes too long, it is one, and the process is ended. A new process scores each suspect alone: what dies or overruns
-again is `failed` or `timed_out` with its reason, and everything else is scored as usual (scoring_chunk.py).
+The process notes each image that begins and ends in memory that both share (in_flight.py). When it dies, the images
+in flight are suspects; when an image takes too long, it is one, and the process is ended. A new process scores each
+suspect alone: what dies or overruns again is `failed` or `timed_out` with its reason, and everything else is scored as
+usual (scoring_chunk.py).
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ import time
 from concurrent.futures import Future
 from contextlib import suppress
 from multiprocessing.connection import wait
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
 from glint.core.errors import GlintError, StoreError
-from glint.pipelines.batch_run import BatchRun
+from glint.pipelines.batch_run import CHUNKS_AT_ONCE, BatchRun
 from glint.pipelines.chunk_answers import Decoded, Written
+from glint.pipelines.in_flight import SharedMemory
 from glint.pipelines.scoring_chunk import AskedChunk
 
 WORKER = "glint.pipelines.scoring_worker"
@@ -52,6 +55,10 @@ class ScoringProcess:
         self._apart = apart
         self._options = run.options
         self._lock = threading.Lock()
+        self._memory = SharedMemory(CHUNKS_AT_ONCE, self._options.mini_batch_size)
+        self._slots = SimpleQueue[int]()
+        for slot in range(CHUNKS_AT_ONCE):
+            self._slots.put(slot)
         self._asked: list[AskedChunk] = []
         self._deaths = self._false_starts = 0
         self._broken: Exception | None = None
@@ -71,14 +78,19 @@ class ScoringProcess:
 
     def score(self, chunk: int) -> Written | Decoded:
         """Score and write a chunk, or decode it, whatever its images do. Raises StoreError for a store that is gone."""
-        size = self._options.mini_batch_size
-        asked = AskedChunk(chunk, min(size, self._run.manifest.num_rows - chunk * size), self._options)
-        with self._lock:
-            if self._broken is not None:
-                raise self._broken
-            self._asked.append(asked)
-            self._wake.send_bytes(b"!")
-        return asked.written.result()
+        size, slot = self._options.mini_batch_size, self._slots.get()
+        try:
+            num_rows = min(size, self._run.manifest.num_rows - chunk * size)
+            asked = AskedChunk(chunk, num_rows, self._options, slot, self._memory.chunks[slot])
+            asked.rows.clear()
+            with self._lock:
+                if self._broken is not None:
+                    raise self._broken
+                self._asked.append(asked)
+                self._wake.send_bytes(b"!")
+            return asked.written.result()
+        finally:
+            self._slots.put(slot)
 
     def close(self) -> None:
         """End the process, with whatever it has in hand; who waits for that gets CancelledError."""
@@ -90,10 +102,11 @@ class ScoringProcess:
 
     def _start(self) -> None:
         self._connection, its_end = multiprocessing.Pipe()
+        descriptors = (its_end.fileno(), self._memory.descriptor)
         # Not by multiprocessing, which would import this process's main module there, Ray with it.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", WORKER, str(its_end.fileno())],
-            pass_fds=[its_end.fileno()],
+            [sys.executable, "-P", "-m", WORKER, *map(str, descriptors)],
+            pass_fds=descriptors,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         its_end.close()
@@ -152,12 +165,7 @@ class ScoringProcess:
         if kind in ("unfit", "broken"):
             raise GlintError(str(message[0])) if kind == "unfit" else RuntimeError(str(message[0]))
         chunk = next(chunk for chunk in self._asked if chunk.number == message[0])
-        if kind == "image":
-            row, begins = message[1:]
-            chunk.note(row, begins)  # type: ignore[arg-type]
-            if not begins:
-                self._deaths = 0
-            return
+        self._deaths = 0
         answer: Written | Decoded | None = None
         if kind == "done":
             answer = Written(*message[1:])  # type: ignore[arg-type]
@@ -177,13 +185,13 @@ class ScoringProcess:
 
     def _bury(self) -> None:
         """The process has died by itself: of one of the images in flight."""
-        self._deaths += 1
+        self._deaths = 1 if any(chunk.rows.ended() for chunk in self._asked) else self._deaths + 1
         self._false_starts += not self._ready
         if self._false_starts >= MAX_STARTS:
             raise RuntimeError(f"the scoring process {self._cause()}, {MAX_STARTS} times before it was ready")
         if self._deaths >= MAX_DEATHS:
             raise RuntimeError(f"the scoring process {self._cause()}, {MAX_DEATHS} times without one image between")
-        if not any(chunk.in_flight for chunk in self._asked):
+        if not any(chunk.rows.since() for chunk in self._asked):
             self._count_idle_death()
         for chunk in self._asked:
             chunk.died(self._cause())
@@ -204,6 +212,7 @@ class ScoringProcess:
         return any(overran)
 
     def _replace(self) -> None:
+        self._process.wait()  # or it would write of its images when they are forgotten
         for chunk in self._asked:
             chunk.returned()
         self._forget()
@@ -224,6 +233,7 @@ class ScoringProcess:
     def _end(self) -> None:
         self._process.kill()
         self._forget()
+        self._memory.close()
         self._threads.cancel()
         for chunk in self._asked:
             chunk.written.cancel()
@@ -231,6 +241,7 @@ class ScoringProcess:
     def _give_up(self, error: Exception) -> None:
         self._process.kill()
         self._forget()
+        self._memory.close()
         with self._lock:
             self._broken, asked = error, self._asked
             self._asked = []

@@ -1,7 +1,7 @@
-"""The process that scores: takes chunks by number, writes their outcomes, and tells each image that begins and ends.
+"""The process that scores: takes chunks by number, writes their outcomes, and notes each image that begins and ends.
 
 Where a job decodes apart, it hands over pixels instead. It may die of any image. What watches it, scoring_process.py,
-is another process and knows from what it was told which images it may have died of.
+is another process and knows from these notes which images it may have died of.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from glint.core.errors import GlintError, ImageError, StoreError
 from glint.pipelines.batch_run import CHUNKS_AT_ONCE, BatchRun
 from glint.pipelines.chunk_answers import Decoded, Written
 from glint.pipelines.chunk_writer import ChunkWriter
+from glint.pipelines.in_flight import InFlight, opened
 from glint.pipelines.scoring import Decoder, Scored, Scorer, num_cores
 
 
-def work(run: BatchRun, apart: bool, connection: Connection) -> None:
+def work(run: BatchRun, apart: bool, connection: Connection, in_flight: list[InFlight]) -> None:
     """Score what is asked for, or decode it where inferring is apart, until nobody asks any more."""
     tell = _teller(connection)
     chunks = _opened(run, apart, tell)
@@ -39,7 +40,8 @@ def work(run: BatchRun, apart: bool, connection: Connection) -> None:
             asked = connection.recv_bytes()
         except EOFError:
             os._exit(0)  # whoever asked has died, and what is half done is to be done by another
-        threads.submit(_answer, chunks, tell, *json.loads(asked))
+        chunk, slot, *known = json.loads(asked)
+        threads.submit(_answer, chunks, tell, in_flight[slot], chunk, *known)
 
 
 def _teller(connection: Connection) -> Callable[..., None]:
@@ -69,6 +71,7 @@ def _opened(run: BatchRun, apart: bool, tell: Callable[..., None]) -> ChunkScore
 def _answer(
     chunks: ChunkScorer | ChunkDecoder,
     tell: Callable[..., None],
+    rows: InFlight,
     chunk: int,
     alone: list[int],
     given: dict[str, list[str]],
@@ -76,7 +79,7 @@ def _answer(
     """Do a chunk and tell how it ended."""
     try:
         verdicts = {int(row): ImageError(*verdict) for row, verdict in given.items()}
-        done = chunks.score(chunk, alone, verdicts, lambda *told: tell("image", chunk, *told))
+        done = chunks.score(chunk, alone, verdicts, lambda row, begins: rows.begin(row) if begins else rows.end(row))
     except GlintError as mistake:
         tell("away" if isinstance(mistake, StoreError) else "mistake", chunk, str(mistake))
     except Exception:  # noqa: BLE001 - the edge of a process: its parent raises it
@@ -158,10 +161,14 @@ def _told(scored: Scored) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Work for whoever holds the other end of the pipe whose number is the argument, who first sends the run."""
-    connection = Connection(int(sys.argv[1]))
+    """Work for whoever holds the other end of the pipe that is the first argument, and first sends the run.
+
+    The second one is the SharedMemory of what is in flight.
+    """
+    pipe, memory = map(int, sys.argv[1:])
+    connection = Connection(pipe)
     run, apart = connection.recv()
-    work(run, apart, connection)
+    work(run, apart, connection, opened(memory, run.options.mini_batch_size))
 
 
 if __name__ == "__main__":
