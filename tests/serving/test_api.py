@@ -117,6 +117,11 @@ def test_top_k_gives_so_many_classes_best_first(client: TestClient, top_k: int) 
     assert answer["top_k"][0] == {"label": answer["label"], "confidence": answer["confidence"]}
 
 
+def test_an_option_that_is_misspelt_is_refused(client: TestClient) -> None:
+    detail = problem(client.post("/v1/classify", params={"topk": 3}, content=picture()), 422, "invalid_query")
+    assert detail == "topk is no parameter of /v1/classify; there are model, top_k, explain, sticky"
+
+
 @pytest.mark.parametrize("top_k", ["0", "1001", "-1", "many", "", "1.5"])
 def test_top_k_out_of_range_is_a_problem_that_names_it(client: TestClient, top_k: str) -> None:
     response = client.post("/v1/classify", params={"top_k": top_k}, content=picture())

@@ -46,7 +46,7 @@ def check_optimizer(name: str) -> None:
     if name.removeprefix("lookahead_") in known:
         return
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(known)}"
+    hint = f"did you mean {', '.join(close)}?" if close else "such as adamw, sgd, lamb or lion"
     raise GlintError(f"recipe.optimisation.optimizer {name!r} is not one of timm's; {hint}")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from pydantic import BaseModel
 
 from glint import __version__
@@ -20,7 +20,13 @@ from glint.serving.answering import Answering
 from glint.serving.answers import Classification, Classifications, Result, Served, classification
 from glint.serving.bodies import REQUEST_BODY, BodyLimits, ImageInput, ImagesInput, Sent, read_images
 from glint.serving.metrics import MEDIA_TYPE
-from glint.serving.problems import ProblemError, answer_with_problems, document_schemas, problem_responses
+from glint.serving.problems import (
+    ProblemError,
+    answer_with_problems,
+    document_schemas,
+    only_known_parameters,
+    problem_responses,
+)
 from glint.serving.protocol import InferRequest, Tensor, WantedOutput
 from glint.serving.v2 import protocol_v2
 
@@ -120,6 +126,7 @@ def create_app(models: Answering, limits: BodyLimits, read_uri: ReadUri) -> Fast
         summary="Classify one image or several",
         responses=CLASSIFY_PROBLEMS,
         openapi_extra={"requestBody": REQUEST_BODY},
+        dependencies=[Depends(only_known_parameters)],
     )
     async def classify(
         request: Request,

@@ -70,8 +70,8 @@ class JobAnswer(BaseModel):
     input: JobInput
     options: dict[str, Any]
     priority: int
-    attempt: int
-    max_attempts: int
+    attempt: int = Field(description="how many drivers it has had, over its retries too")
+    max_attempts: int = Field(description="drivers that may die, counted from the last retry")
     driver: str = Field(description="what Ray calls the driver of this attempt")
     error: str | None
     bottleneck: Bottleneck | None = Field(description="what held the last run up; null before and in lists")

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastapi import Depends, FastAPI, Header, Query, Request, Response
+from fastapi import Depends, FastAPI, Header, Query, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.background import BackgroundTask
 
@@ -29,10 +29,10 @@ from glint.serving.batch_answers import (
 )
 from glint.serving.batch_desk import Desk
 from glint.serving.problems import (
-    ProblemError,
     answer_mistakes,
     answer_with_problems,
     document_schemas,
+    only_known_parameters,
     problem_responses,
 )
 
@@ -71,15 +71,6 @@ def create_batch_app(desk: Desk) -> FastAPI:
     _add_jobs(app, desk)
     _add_results(app, desk)
     return app
-
-
-async def only_known_parameters(request: Request) -> None:
-    """Raise ProblemError for a parameter that the operation has not: a filter misspelt would find everything."""
-    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
-    for name in request.query_params:
-        if name not in known:
-            there = f"there are {', '.join(known)}" if known else "there are none"
-            raise ProblemError(422, "invalid_query", f"{name} is no parameter of {request.url.path}; {there}")
 
 
 def _add_endpoints(app: FastAPI, desk: Desk) -> None:

@@ -43,6 +43,18 @@ class ProblemError(Exception):
         self.headers = headers
 
 
+async def only_known_parameters(request: Request) -> None:
+    """Raise ProblemError for a parameter that the operation has not.
+
+    A filter that is misspelt would find everything, and an option would do nothing.
+    """
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            there = f"there are {', '.join(known)}" if known else "there are none"
+            raise ProblemError(422, "invalid_query", f"{name} is no parameter of {request.url.path}; {there}")
+
+
 def answer_with_problems(app: FastAPI) -> None:
     """Make `app` answer each of its errors with a problem: its own, an image's, the framework's and the unexpected."""
     app.add_exception_handler(ProblemError, _stated)
