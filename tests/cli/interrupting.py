@@ -1,4 +1,4 @@
-"""Ctrl-C for the tests of verbs: a command is interrupted once it has said something."""
+"""Ctrl-C and SIGTERM for the tests of verbs: a command is interrupted once it has said something."""
 
 import os
 import signal
@@ -10,8 +10,8 @@ from pathlib import Path
 GLINT = str(Path(sys.executable).with_name("glint"))
 
 
-def interrupted(command: list[str], home: Path, after: str) -> str:
-    """Run `glint command` until a line on stderr begins with `after`, press Ctrl-C; returns what it said from then on.
+def interrupted(command: list[str], home: Path, after: str, how: signal.Signals = signal.SIGINT) -> str:
+    """Run `glint command` until a line on stderr begins with `after`, interrupt it; returns what it said from then on.
 
     It must end with 130.
     """
@@ -30,7 +30,7 @@ def interrupted(command: list[str], home: Path, after: str) -> str:
         said.append(line)
         if line.startswith(after):
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     _, rest = process.communicate(timeout=120)
     assert process.returncode == 130, "".join(said) + rest
     return rest

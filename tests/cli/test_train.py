@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import signal
 from pathlib import Path
 
 import mlflow
@@ -39,7 +40,7 @@ def test_interrupted_training_says_how_to_go_on_and_goes_on(command: list[str], 
     home = tmp_path / "home"
     nothing = interrupted([*command, "--fresh"], home, after="starting Ray")
     assert nothing.splitlines()[-1] == "glint: interrupted; nothing is kept yet"
-    said = interrupted([*command, "--fresh"], home, after="epoch 2/5").splitlines()[-1]
+    said = interrupted([*command, "--fresh"], home, after="epoch 2/5", how=signal.SIGTERM).splitlines()[-1]
     # Ray Train notes a checkpoint some moments after the epoch is told of, and would go on from the one before.
     assert re.match(r"glint: interrupted; epoch [123] of 5 is kept; ", said)
     assert said.endswith(f"glint {shlex.join(command)} goes on from there")

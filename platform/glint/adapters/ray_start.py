@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -24,7 +26,8 @@ def join_ray(address: str) -> None:
     """Belong to the Ray at HOST:PORT, ray://HOST:PORT or `auto`; raises GlintError where none answers."""
     _hush()
     reach_ray(address)
-    ray.init(address, log_to_driver=False)
+    with _kept_sigterm():
+        ray.init(address, log_to_driver=False)
 
 
 def start_ray(num_cpus: int | None, with_jobs: bool = False) -> None:
@@ -57,14 +60,15 @@ def _hush() -> None:
 
 def _init(num_cpus: int | None, include_dashboard: bool) -> None:
     try:
-        ray.init(
-            "local",  # and not another one's that this machine happens to run
-            num_cpus=num_cpus or max(4, 2 * (os.cpu_count() or 1)),
-            include_dashboard=include_dashboard,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with _kept_sigterm():
+            ray.init(
+                "local",  # and not another one's that this machine happens to run
+                num_cpus=num_cpus or max(4, 2 * (os.cpu_count() or 1)),
+                include_dashboard=include_dashboard,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except Exception as error:
         if TIMED_OUT not in str(error):
             raise
@@ -93,6 +97,15 @@ def _is_worker(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
         return str(process.name()).startswith("ray::")
     return False
+
+
+@contextmanager
+def _kept_sigterm() -> Iterator[None]:
+    """Ray would set a handler of its own, which ends the process in silence; one that there is stays."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager

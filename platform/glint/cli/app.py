@@ -18,7 +18,7 @@ from glint.cli.demo import demo
 from glint.cli.doctor import doctor
 from glint.cli.evaluate import evaluate
 from glint.cli.export import export
-from glint.cli.interruption import INTERRUPTED, say_interrupted
+from glint.cli.interruption import INTERRUPTED, heed_sigterm, say_interrupted
 from glint.cli.policy import policy
 from glint.cli.promote import promote
 from glint.cli.rollback import rollback
@@ -69,6 +69,7 @@ app.add_typer(emulators.app, name="emulators")
 
 def main() -> None:
     """Run `glint`, turning the user's mistakes into one line and exit code 2."""
+    heed_sigterm()
     try:
         code = app(standalone_mode=False)
     except UsageError as error:

@@ -1,8 +1,9 @@
-"""What Ctrl-C leaves, told in one line that is true of the verb."""
+"""What Ctrl-C or SIGTERM leaves, told in one line that is true of the verb."""
 
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,11 @@ CONTINUED = {
 """Verbs that go on where they stopped, and what to say of them."""
 
 
+def heed_sigterm() -> None:
+    """Have SIGTERM, which a service manager or a cluster sends, end this process as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def say_interrupted(arguments: list[str]) -> None:
     """Say on stderr that the verb of a command line was interrupted, and what the same command would do now."""
     kept = CONTINUED.get(arguments[0]) or CONTINUED.get(" ".join(arguments[:2])) if arguments else None
@@ -26,7 +32,7 @@ def say_interrupted(arguments: list[str]) -> None:
 
 @contextmanager
 def kept_on_interruption(kept: Callable[[], str | None]) -> Iterator[None]:
-    """Where Ctrl-C ends the block, say what is `kept` of its work and the command that goes on, and exit with 130.
+    """Where an interruption ends the block, say what is `kept` and the command that goes on, and exit with 130.
 
     None = nothing yet. --fresh is left out of that command: it would delete what is kept.
     """

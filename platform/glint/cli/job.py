@@ -18,9 +18,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
+from glint.cli.interruption import heed_sigterm
 from glint.core.errors import GlintError, StoreError
 from glint.core.job_options import job_options
 from glint.core.submission import Submission, SubmissionStatus
@@ -42,6 +42,7 @@ def main() -> None:
     """Drive the job that --job names."""
     parser = argparse.ArgumentParser(description="Drives one batch job that was submitted to glint.")
     parser.add_argument("--job", required=True, help="its id")
+    heed_sigterm()
     try:
         settings = read_settings()
         quieten(settings)
@@ -83,8 +84,6 @@ def _score(submission: Submission, settings: Settings, told: Progress) -> BatchR
     if warning := check_store_answers(settings):
         told.say(warning)
     start_ray(settings)
-    # Ray's own handler would have the job end as failed.
-    signal.signal(signal.SIGTERM, _interrupt)
     check_store(settings)
     return run_batch(_open_run(submission, settings, told), told, settings.node_price)
 
@@ -207,10 +206,6 @@ def _change(job_id: str, settings: Settings, to: Callable[[Submission], Submissi
     finally:
         bridge.run(store.close())
         bridge.close()
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
