@@ -2,11 +2,9 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -188,22 +186,3 @@ def test_no_file_names_a_machine_or_a_package_registry() -> None:
         hits = [hit[0] for pattern in (MACHINE_PATH, PACKAGE_HOST) for hit in pattern.finditer(text)]
         found += [f"{path.relative_to(REPOSITORY)}: {hit}" for hit in hits]
     assert found == []
-
-
-@pytest.fixture
-def clean_copy(tmp_path: Path) -> Iterator[Path]:
-    """The files that a clone would have, with nothing made from them yet; gigabytes, so removed at once."""
-    for path in kept_files():
-        target = tmp_path / path.relative_to(REPOSITORY)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, target)
-    yield tmp_path
-    shutil.rmtree(tmp_path, ignore_errors=True)
-
-
-@pytest.mark.slow
-def test_setup_of_a_clean_copy_gives_the_command_and_runs_once(clean_copy: Path) -> None:
-    first = run("make", "setup", f"PYTHON={sys.executable}", cwd=clean_copy)
-    assert first.returncode == 0, first.stderr
-    assert run(str(clean_copy / ".venv/bin/glint"), "--help", cwd=clean_copy).returncode == 0
-    assert run("make", "setup", cwd=clean_copy).stdout == ""
