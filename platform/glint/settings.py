@@ -161,11 +161,6 @@ def quieten(settings: Settings) -> None:
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
         # Ray would give all its workers a low priority, training too; the tasks that feed it stand back instead.
         os.environ.setdefault("RAY_worker_niceness", "0")
-        # Each worker wakes a hundred times a second, idle ones too: they end once nothing has needed them for a while.
-        os.environ.setdefault("RAY_num_workers_soft_limit", "1")
-        os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "20000")
-        # An actor that looks out for a cloud that takes a node away.
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
 
 def _has_ray_token() -> bool:

@@ -5,6 +5,7 @@ import pickle
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.pipelines.progress import Told
@@ -12,6 +13,8 @@ from tests.pipelines.progress import Told
 from glint.core.errors import GlintError
 from glint.core.recipe import read_recipe
 from glint.core.space import Space, Values
+from glint.pipelines.fitting import BEST_BY
+from glint.pipelines.loop import EPOCHS_DONE
 from glint.pipelines.train import TrainingRun
 from glint.pipelines.trials import write_trials
 from glint.pipelines.tune import Teller, Trial, Tuned, Tuning, note_score, read_scores, run_tuning
@@ -55,13 +58,25 @@ def test_a_trial_that_cannot_be_trained_does_not_stop_the_others(training: Train
 def test_what_tells_of_trials_is_kept_without_its_terminal_and_goes_on_where_it_was(tmp_path: Path) -> None:
     told = Told()
     told.lock = threading.RLock()  # type: ignore[attr-defined]
-    teller = Teller(told, tmp_path)
+    teller = Teller(told, tmp_path, 9)
     teller.set_state({"ended": ["a", "b"], "best": 0.5})
     assert told.lines == ["trials that have ended before: 2; going on with the others"]
     kept = pickle.loads(pickle.dumps(teller))  # noqa: S301
     assert kept.get_state() == {"ended": [], "best": -1.0}
     kept.set_state(teller.get_state())
     assert kept.get_state() == teller.get_state() == {"ended": ["a", "b"], "best": 0.5}
+
+
+def test_the_end_of_a_trial_says_how_far_it_came(tmp_path: Path) -> None:
+    told = Told()
+    teller = Teller(told, tmp_path, 9)
+    for name, config in (("a", {"optimisation.lr": 0.01}), ("b", {"optimisation.epochs": 4})):
+        ended = SimpleNamespace(trial_id=name, config=config, last_result={BEST_BY: 0.5, EPOCHS_DONE: 3})
+        teller.on_trial_complete(1, [], ended)
+    assert told.lines == [
+        "trial 1: val macro-F1 0.5000 after 3 of 9 epochs, with optimisation.lr 0.01",
+        "trial 2: val macro-F1 0.5000 after 3 of 4 epochs, with optimisation.epochs 4",
+    ]
 
 
 def test_scores_of_a_trial_outlast_a_restart_and_count_once(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,6 @@ import ray.exceptions
 import ray.train
 import torch
 import torch.distributed
-from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
@@ -20,6 +20,7 @@ from glint.core.progress import Progress
 from glint.core.recipe import Recipe
 from glint.pipelines.learner import TrainingPlan
 from glint.pipelines.loop import KEPT_BY, train_loop
+from glint.pipelines.no_process_group import NoProcessGroup
 
 BEST_BY = "val_macro_f1"
 WORKER_CPUS = 0.5
@@ -120,22 +121,12 @@ def check_workers(workers: Workers, recipe: Recipe) -> None:
         )
 
 
-@dataclass
-class NoProcessGroup(TorchConfig):
-    """For a single worker, which has nobody to talk to: PyTorch's rendezvous would ask a name server who `::` is."""
-
-    @property
-    def backend_cls(self) -> type[Backend]:
-        """The backend that sets nothing up."""
-        return Backend
-
-
 def _trainer(
     directory: Path, plan: TrainingPlan, workers: Workers, callbacks: Sequence[ray.train.UserCallback]
 ) -> TorchTrainer:
     return TorchTrainer(
-        train_loop,
-        train_loop_config={"plan": plan},
+        # Not as a config: Ray's controller would unpickle the plan, and import all that belongs to it.
+        functools.partial(train_loop, plan),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.most if workers.least == workers.most else (workers.least, workers.most),  # type: ignore[arg-type]
             use_gpu=workers.use_gpu,

@@ -32,9 +32,8 @@ EPOCHS_DONE = "epochs_done"
 """What Ray Tune counts by: 0 after the frozen phase, 1 after the first epoch."""
 
 
-def train_loop(config: dict[str, Any]) -> None:
+def train_loop(plan: TrainingPlan) -> None:
     """Train for the recipe's epochs from the last checkpoint on, and report a checkpoint after each."""
-    plan: TrainingPlan = config["plan"]
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // ray.train.get_context().get_local_world_size()))
     learner = Learner(plan)
     started = time.monotonic()

@@ -117,7 +117,8 @@ def run_tuning(tuning: Tuning, progress: Progress, fresh: bool = False) -> Tuned
         shutil.rmtree(tuning.directory, ignore_errors=True)
     tuning.directory.mkdir(parents=True, exist_ok=True)
     progress.begin("tuning", tuning.num_trials, "trials")
-    grid = in_thread(_tuner(tuning, Teller(progress, tuning.trials)).fit)
+    teller = Teller(progress, tuning.trials, tuning.run.recipe.optimisation.epochs)
+    grid = in_thread(_tuner(tuning, teller).fit)
     progress.end()
     tuned = _tuned(tuning, grid)
     (tuning.directory / TUNED).write_text(tuned.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -140,18 +141,20 @@ def finished(tuning: Tuning, progress: Progress) -> Tuned | None:
 class Teller(tune.Callback):
     """Tells of trials as they end, and notes their scores in the folder of each, where no restart loses them.
 
-    Ray Tune keeps how far it came with the state of the trials.
+    Ray Tune keeps how far it came with the state of the trials. `epochs` is what a trial has whose values say nothing
+    of them.
     """
 
-    def __init__(self, progress: Progress, trials: Path) -> None:
+    def __init__(self, progress: Progress, trials: Path, epochs: int) -> None:
         self._progress = progress
         self._trials = trials
+        self._epochs = epochs
         self._ended: set[str] = set()
         self._best = -1.0
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Ray Tune pickles its callbacks, and a bar on a terminal cannot be: a restored tuning is given this one anew.
-        return Teller, (Silent(), self._trials)
+        return Teller, (Silent(), self._trials, self._epochs)
 
     def get_state(self) -> dict[str, Any]:
         """What has been told."""
@@ -176,7 +179,9 @@ class Teller(tune.Callback):
         self._ended.add(trial.trial_id)
         score = float(trial.last_result.get(BEST_BY, float("nan")))
         values = ", ".join(f"{key} {_written(value)}" for key, value in trial.config.items())
-        self._progress.say(f"trial {len(self._ended)}: val macro-F1 {score:.4f} at its end with {values}")
+        done = trial.last_result.get(EPOCHS_DONE, 0)
+        ended = f"after {done} of {trial.config.get('optimisation.epochs', self._epochs)} epochs"
+        self._progress.say(f"trial {len(self._ended)}: val macro-F1 {score:.4f} {ended}, with {values}")
         self._progress.update(len(self._ended), f"best {self._best:.4f}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
