@@ -68,11 +68,11 @@ def test_options_choose_the_outcomes_that_are_shown(stored: list[Outcome], argum
 
 
 def test_no_outcome_that_passes_leaves_the_columns(stored: list[Outcome], tmp_path: Path) -> None:
-    assert call("--label", "none has it", "--format", "csv").stdout.startswith("uri,status,label,confidence,decision,")
+    assert call("--label", "none has it", "--format", "csv").stdout.startswith("uri,etag,status,label,confidence,")
     file = tmp_path / "none.parquet"
     call("--label", "none has it", "--format", "parquet", "--out", str(file))
     table = pq.read_table(file)
-    assert (table.num_rows, table.column_names[:4]) == (0, ["uri", "status", "label", "confidence"])
+    assert (table.num_rows, table.column_names[:4]) == (0, ["uri", "etag", "status", "label"])
 
 
 def test_a_file_is_written_whatever_else_is_asked(stored: list[Outcome], tmp_path: Path) -> None:

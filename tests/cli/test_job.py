@@ -11,6 +11,7 @@ from tests.stores.store_documents import job as stored_job
 
 from glint.cli import job as driver
 from glint.core.books import Books
+from glint.core.errors import GlintError
 from glint.core.policy import Policy
 from glint.core.stores import Bridge
 from glint.core.submission import JobInput, Submission
@@ -92,3 +93,20 @@ def test_a_driver_ends_when_the_books_say_that_it_is_over(
         while not interrupted and time.monotonic() - since < (10 if ends else 0.5):
             time.sleep(0.01)
     assert interrupted == ([signal.SIGTERM] if ends else [])
+
+
+def test_a_mistake_is_told_by_the_fields_of_the_request(
+    own: Settings, boards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(*_: object) -> None:
+        raise GlintError("--input /nowhere is no folder")
+
+    monkeypatch.setattr(driver, "_score", mistaken)
+    kept(own, submission("models:/boards/1", boards))
+    driver.drive("a", own)
+    bridge, store = Bridge(), open_store(own)
+    found = bridge.run(Books(store).submission("a"))
+    bridge.run(store.close())
+    bridge.close()
+    assert found is not None
+    assert (found[0].status, found[0].error) == ("failed", "input /nowhere is no folder")

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from glint.core.errors import ImageError
-from glint.core.outcome import STATUSES, ModelRef, Outcome, OutcomeError, Prediction, failed, outcome_id, outcome_row
+from glint.core.outcome import (
+    STATUSES,
+    ModelRef,
+    Outcome,
+    OutcomeError,
+    Prediction,
+    Score,
+    failed,
+    outcome_id,
+    outcome_row,
+)
 
 MODEL = ModelRef(name="boards", version="3", bundle="b1", policy="p1", engine="openvino-int8")
 
@@ -80,18 +90,23 @@ def test_outcome_survives_json_whole() -> None:
 
 
 def test_row_of_a_scored_image_holds_what_a_table_shows() -> None:
-    assert outcome_row(outcome(columns={"line": 7, "operator": "Zoë"})) == {
+    scores = (Score(label="open", confidence=0.75), Score(label="läuft", confidence=0.25))
+    assert outcome_row(outcome(top_k=scores, columns={"line": 7, "operator": "Zoë"})) == {
         "uri": "az://boards/1.jpg",
+        "etag": "e",
         "status": "ok",
         "label": "open",
         "confidence": 0.75,
+        "top_k": '{"open": 0.75, "läuft": 0.25}',
         "decision": "reject",
         "error_type": None,
         "error_message": None,
         "group": "lot-1",
+        "model_name": "boards",
         "model_version": "3",
         "bundle": "b1",
         "policy": "p1",
+        "engine": "openvino-int8",
         "line": 7,
         "operator": "Zoë",
     }
@@ -101,7 +116,7 @@ def test_row_of_a_bad_image_holds_the_reason() -> None:
     error = OutcomeError(type="not_found", message="no such blob")
     row = outcome_row(outcome(status="missing", labels=(), confidence=None, decision=None, error=error))
     assert (row["status"], row["error_type"], row["error_message"]) == ("missing", "not_found", "no such blob")
-    assert (row["label"], row["confidence"], row["decision"]) == (None, None, None)
+    assert (row["label"], row["confidence"], row["top_k"], row["decision"]) == (None, None, None, None)
 
 
 def test_row_joins_several_labels_and_tells_none_from_one() -> None:

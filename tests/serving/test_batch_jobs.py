@@ -18,7 +18,7 @@ import glint
 from glint.adapters.sqlite_store import SqliteStore
 from glint.client import RefusedError
 from glint.core.allowed import Allowed
-from glint.core.errors import ConflictError
+from glint.core.errors import ConflictError, GlintError
 from glint.core.stores import Bridge, Document
 from glint.pipelines.bottleneck import Work
 from glint.serving.batch_answers import PREFIX
@@ -26,6 +26,11 @@ from glint.serving.batch_desk import Desk
 from glint.serving.batch_jobs import create_batch_app
 
 MODEL = "models:/boards/3"
+
+
+def check_model(model: str) -> None:
+    if model == "models:/boards@absent":
+        raise GlintError("model 'boards' has no alias 'absent'")
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def drivers() -> PlayedDrivers:
 def whole(store: SqliteStore, drivers: PlayedDrivers, tmp_path: Path) -> FastAPI:
     allowed = Allowed((str(tmp_path), "az://images/line-4"), ("models:/", "/srv/bundles"), ("hooks.example.com",))
     whole = FastAPI()
-    whole.mount(PREFIX, create_batch_app(Desk(store, drivers, allowed, tmp_path)))
+    whole.mount(PREFIX, create_batch_app(Desk(store, drivers, allowed, check_model, tmp_path)))
     return whole
 
 
@@ -113,6 +118,7 @@ def test_an_endpoint_is_made_once(client: httpx.Client, endpoint: str) -> None:
         ({"name": "x", "deployments": {"a": {"model": "/srv/bundles-2/x"}}}, "GLINT_BATCH_MODELS allows"),
         ({"name": "x", "deployments": {"a": {"model": "bundle"}}}, "must be an absolute path"),
         ({"name": "x", "deployments": {"a": {"model": MODEL, "options": {"topk": 3}}}}, "options.topk is no option"),
+        ({"name": "x", "deployments": {"a": {"model": "models:/boards@absent"}}}, "has no alias 'absent'"),
         ({"name": "x", "default": "main"}, "has not deployment 'main'; its deployments are none yet"),
     ],
 )
@@ -252,14 +258,14 @@ def test_results_come_in_pages_by_filter_and_as_files(client: httpx.Client, endp
     assert first["outcomes"] + second["outcomes"] == whole[:20]
     lines = client.get(f"jobs/{id}/results", params={"format": "csv", "status": "ok"}).text.splitlines()
     assert len(lines) == len(whole) + 1
-    assert lines[0].startswith("uri,status,label,confidence")
+    assert lines[0].startswith("uri,etag,status,label,confidence,top_k")
     file = client.get(f"jobs/{id}/results", params={"format": "parquet", "status": "ok"})
     table = pq.read_table(io.BytesIO(file.content))
     assert table["uri"].to_pylist() == [one["uri"] for one in whole]
     assert table["confidence"].to_pylist() == [one["confidence"] for one in whole]
     refused(client.get(f"jobs/{id}/results", params={"status": "okay"}), 422, "status 'okay' must be one of ok")
     nothing = {"status": "timed_out", "format": "csv"}
-    assert client.get(f"jobs/{id}/results", params=nothing).text.startswith("uri,status,label,confidence")
+    assert client.get(f"jobs/{id}/results", params=nothing).text.startswith("uri,etag,status,label,confidence,top_k")
     nothing = {"status": "timed_out", "format": "parquet"}
     assert pq.read_table(io.BytesIO(client.get(f"jobs/{id}/results", params=nothing).content)).num_rows == 0
 

@@ -87,12 +87,13 @@ class Registry(Tracking):
 
         Raises GlintError when there is no such model, version or alias, naming those that there are.
         """
-        parts = _MODEL_URI.fullmatch(uri)
-        if not parts:
-            raise GlintError(f"--model {uri!r} must be models:/NAME@ALIAS, models:/NAME/VERSION or a bundle directory")
-        version = self._version(parts["name"], parts["version"], parts["alias"])
+        version = self._named(uri)
         bundle, (number, policy) = self._bundle(version), self._active_policy(version)
-        return RegisteredModel(parts["name"], str(version.version), bundle, number, policy)
+        return RegisteredModel(version.name, str(version.version), bundle, number, policy)
+
+    def check(self, uri: str) -> None:
+        """Raise GlintError as `find` does, fetching nothing."""
+        self._named(uri)
 
     def alias(self, name: str, alias: str) -> str | None:
         """The version that an alias means, None where there is no such alias; GlintError for an unknown model."""
@@ -209,6 +210,12 @@ class Registry(Tracking):
         """Registered models by name, with their aliases and the versions that these mean."""
         found = self._client.search_registered_models()
         return sorted((model.name, dict(model.aliases)) for model in found)
+
+    def _named(self, uri: str) -> Any:
+        parts = _MODEL_URI.fullmatch(uri)
+        if not parts:
+            raise GlintError(f"--model {uri!r} must be models:/NAME@ALIAS, models:/NAME/VERSION or a bundle directory")
+        return self._version(parts["name"], parts["version"], parts["alias"])
 
     def _version(self, name: str, version: str | None, alias: str | None) -> Any:
         from mlflow.exceptions import MlflowException

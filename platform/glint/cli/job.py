@@ -65,8 +65,9 @@ def drive(job_id: str, settings: Settings) -> None:
     except StoreError:
         raise  # it may be back for the next attempt
     except GlintError as mistake:
-        print(f"glint: {mistake}", file=sys.stderr)
-        _end(submission, settings, "failed", str(mistake))
+        said = str(mistake).removeprefix("--")  # an option of the command line is a field of what was submitted
+        print(f"glint: {said}", file=sys.stderr)
+        _end(submission, settings, "failed", said)
     except KeyboardInterrupt:
         print(f"glint: job {job_id} was told to stop; what is done stays", file=sys.stderr)
     else:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import csv
+import asyncio
 import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from glint.cli.console import stderr, stdout
 from glint.cli.tables import rows
 from glint.core.errors import GlintError
 from glint.core.job import Job, Totals
-from glint.core.outcome import ROW_COLUMNS, Outcome, outcome_row
-from glint.core.outcome_files import row_schema
+from glint.core.outcome import Outcome, outcome_row
+from glint.core.outcome_files import csv_lines, write_parquet
 from glint.core.stores import Bridge, OutcomeFilter, ResultStore
 
 if TYPE_CHECKING:
@@ -156,25 +153,33 @@ def _num_passing(totals: Totals, where: OutcomeFilter) -> int | None:
 
 
 def _write_file(outcomes: Iterator[Outcome], form: str, out: Path) -> int:
-    if form == "parquet":
-        found = [outcome_row(outcome) for outcome in outcomes]
-        table = pa.Table.from_pylist(found) if found else row_schema(ROW_COLUMNS).empty_table()
-        with _whole(out) as partial:
-            pq.write_table(table, partial)
-        return int(table.num_rows)
-    with _whole(out) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        return _write_csv(outcomes, file)
+    with _whole(out) as partial:
+        if form == "parquet":
+            return asyncio.run(write_parquet(partial, _pages(outcomes)))
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            return _write_csv(outcomes, file)
 
 
 def _write_csv(outcomes: Iterator[Outcome], file: TextIO) -> int:
-    first = next(outcomes, None)
-    writer = csv.DictWriter(file, ROW_COLUMNS if first is None else list(outcome_row(first)))
-    writer.writeheader()
     num = 0
-    for outcome in chain([] if first is None else [first], outcomes):
-        writer.writerow(outcome_row(outcome))
-        num += 1
+
+    async def counted() -> AsyncIterator[list[Outcome]]:
+        nonlocal num
+        async for page in _pages(outcomes):
+            num += len(page)
+            yield page
+
+    async def write() -> None:
+        async for block in csv_lines(counted()):
+            file.write(block)
+
+    asyncio.run(write())
     return num
+
+
+async def _pages(outcomes: Iterator[Outcome]) -> AsyncIterator[list[Outcome]]:
+    while page := list(islice(outcomes, PAGE)):
+        yield page
 
 
 @contextmanager

@@ -92,16 +92,20 @@ def failed(error: ImageError) -> Prediction:
 
 ROW_COLUMNS = (
     "uri",
+    "etag",
     "status",
     "label",
     "confidence",
+    "top_k",
     "decision",
     "error_type",
     "error_message",
     "group",
+    "model_name",
     "model_version",
     "bundle",
     "policy",
+    "engine",
 )
 """The fixed columns of an outcome as a row of a table."""
 
@@ -109,21 +113,27 @@ ROW_COLUMNS = (
 def outcome_row(outcome: Outcome) -> dict[str, str | float | None]:
     """An outcome as one flat row of a table: fixed columns, then the manifest's further ones by their own names.
 
-    Several labels are joined by commas. A further column named like a fixed one (or `column_…`) becomes `column_NAME`,
-    so that no two are one; a value that is neither text nor number becomes JSON.
+    Several labels are joined by commas; top_k is JSON, {"LABEL": CONFIDENCE, …} with the best first. A further column
+    named like a fixed one (or `column_…`) becomes `column_NAME`, so that no two are one; a value that is neither text
+    nor number becomes JSON.
     """
+    top_k = {score.label: score.confidence for score in outcome.top_k}
     fixed = (
         outcome.uri,
+        outcome.etag,
         outcome.status,
         ", ".join(outcome.labels) or None,
         outcome.confidence,
+        json.dumps(top_k, ensure_ascii=False) if top_k else None,
         outcome.decision,
         outcome.error.type if outcome.error else None,
         outcome.error.message if outcome.error else None,
         outcome.group,
+        outcome.model.name,
         outcome.model.version,
         outcome.model.bundle,
         outcome.model.policy,
+        outcome.model.engine,
     )
     row: dict[str, str | float | None] = dict(zip(ROW_COLUMNS, fixed, strict=True))
     for name, value in outcome.columns.items():

@@ -42,20 +42,20 @@ async def write_parquet(path: Path, pages: AsyncIterator[Sequence[Outcome]]) -> 
     writer, num = None, 0
     try:
         async for page in pages:
+            if not page:
+                continue
             rows = [outcome_row(outcome) for outcome in page]
-            if writer is None:
-                writer = pq.ParquetWriter(path, row_schema(rows[0] if rows else ROW_COLUMNS))
-            if rows:
-                writer.write_table(_table(rows, writer.schema))
+            writer = writer or pq.ParquetWriter(path, _schema(rows[0]))
+            writer.write_table(_table(rows, writer.schema))
             num += len(rows)
+        writer = writer or pq.ParquetWriter(path, _schema(ROW_COLUMNS))
     finally:
         if writer is not None:
             writer.close()
     return num
 
 
-def row_schema(columns: Iterable[str]) -> pa.Schema:
-    """Rows with these columns, as Parquet has them."""
+def _schema(columns: Iterable[str]) -> pa.Schema:
     return pa.schema([(name, pa.float64() if name in NUMBERS else pa.string()) for name in columns])
 
 

@@ -29,14 +29,18 @@ logger = logging.getLogger(__name__)
 class Desk:
     """Endpoints and jobs in a store, for whoever may ask for what `allowed` lists.
 
-    `home` is GLINT_HOME. Raises GlintError for mistakes.
+    `check_model` raises GlintError where there is no model of a name; it may block. `home` is GLINT_HOME. Raises
+    GlintError for mistakes.
     """
 
-    def __init__(self, store: ResultStore, drivers: Drivers, allowed: Allowed, home: Path) -> None:
+    def __init__(
+        self, store: ResultStore, drivers: Drivers, allowed: Allowed, check_model: Callable[[str], None], home: Path
+    ) -> None:
         self.store = store
         self.books = Books(store)
         self._drivers = drivers
         self._allowed = allowed
+        self._check_model = check_model
         self._home = home
 
     # Endpoints
@@ -46,7 +50,7 @@ class Desk:
         check_name("name", asked.name)
         endpoint = Endpoint(name=asked.name)
         for name, deployment in asked.deployments.items():
-            endpoint = endpoint.deploy(name, self._checked(name, deployment))
+            endpoint = endpoint.deploy(name, await self._checked(name, deployment))
         if asked.default is not None:
             endpoint = endpoint.with_default(asked.default)
         try:
@@ -61,7 +65,7 @@ class Desk:
 
     async def deploy(self, name: str, deployment_name: str, deployment: Deployment) -> Endpoint:
         """With that deployment added or replaced."""
-        checked = self._checked(deployment_name, deployment)
+        checked = await self._checked(deployment_name, deployment)
         return await self._change(name, lambda endpoint: endpoint.deploy(deployment_name, checked))
 
     async def withdraw(self, name: str, deployment_name: str) -> Endpoint:
@@ -90,10 +94,11 @@ class Desk:
         await self.books.put_endpoint(changed, etag)
         return changed
 
-    def _checked(self, name: str, deployment: Deployment) -> Deployment:
+    async def _checked(self, name: str, deployment: Deployment) -> Deployment:
         check_name("deployment", name)
         self._allowed.check_model(deployment.model)
         job_options(deployment.options)
+        await asyncio.to_thread(self._check_model, deployment.model)
         return deployment
 
     # Jobs

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from glint.core.errors import GlintError
 from glint.settings import Settings
+from glint.wiring.models import check_model
 from glint.wiring.storage import open_store
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ def open_desk(settings: Settings) -> Desk:
 
     check_webhooks(settings)
     hasty = settings.model_copy(update={"store_deadline_s": min(DESK_DEADLINE_S, settings.store_deadline_s)})
-    return Desk(open_store(hasty), open_drivers(settings), open_allowed(settings), settings.home_path)
+    check = partial(check_model, settings=settings)
+    return Desk(open_store(hasty), open_drivers(settings), open_allowed(settings), check, settings.home_path)
 
 
 def open_supervisor(settings: Settings) -> Supervisor:

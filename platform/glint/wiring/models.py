@@ -63,6 +63,14 @@ def open_model(model: str, settings: Settings, engine: str = "auto") -> Model:
     return Model(f"models:/{found.name}/{found.version}", bundle, found.name, found.version, engine)
 
 
+def check_model(model: str, settings: Settings) -> None:
+    """Raise GlintError where `open_model` would find none; fetches nothing."""
+    if model.startswith("models:/"):
+        open_registry(settings).check(model)
+    else:
+        _directory(model)
+
+
 def _directory(model: str) -> Path:
     path = Path(model).expanduser().absolute()
     if not path.is_dir():
