@@ -68,14 +68,16 @@ class Pace:
 
 
 def draw_leaves(folder: Path) -> Path:
-    """Leaves, healthy or with brown spots, and labels.csv; each is a group of its own."""
+    """Leaves, healthy or with brown spots, and labels.csv.
+
+    Each is a group of its own: glint tries 8 bits on no less than 368 groups.
+    """
     labels = folder / "labels.csv"
     if labels.exists():
         return labels
     random = np.random.default_rng(0)
     rows = []
     for number in range(TRAIN + VAL + TEST):
-        split = "train" if number < TRAIN else "val" if number < TRAIN + VAL else "test"
         label = ("healthy", "spotted")[number % 2]
         noise = random.integers(0, 40, (256, 256, 3), np.uint8)
         leaf = Image.fromarray(noise + np.array([30, random.integers(90, 160), 30], np.uint8))
@@ -84,9 +86,9 @@ def draw_leaves(folder: Path) -> Path:
         path = folder / label / f"{number:05}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         leaf.save(path, quality=90)
-        rows.append((path.relative_to(folder), label, split, number))
+        rows.append((path.relative_to(folder), label, path.stem))
     with labels.open("w", newline="") as file:
-        csv.writer(file).writerows([("path", "label", "field", "leaf"), *rows])
+        csv.writer(file).writerows([("path", "label", "leaf"), *rows])
     return labels
 
 
@@ -98,8 +100,10 @@ def trained(scratch: Path, home: Path) -> Model:
     recipe, manifest = scratch / "recipe.yaml", scratch / "leaves.parquet"
     recipe.write_text(RECIPE)
     labels = draw_leaves(scratch / "leaves")
-    fields = ["--group", "field", "--val-groups", "val", "--test-groups", "test"]
-    glint("snapshot", labels.parent, "--labels", labels, *fields, "--out", manifest, home=home)
+    names = [f"{number:05}" for number in range(TRAIN + VAL + TEST)]
+    groups = {"--val-groups": names[TRAIN : TRAIN + VAL], "--test-groups": names[TRAIN + VAL :]}
+    split = [word for option, chosen in groups.items() for word in (option, ",".join(chosen))]
+    glint("snapshot", labels.parent, "--labels", labels, "--group", "leaf", *split, "--out", manifest, home=home)
     glint("train", "--recipe", recipe, "--manifest", manifest, home=home)
     return open_model(uri, Settings(home=home))
 
