@@ -10,7 +10,6 @@ import functools
 import logging
 import math
 import os
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,7 +19,6 @@ import pyarrow as pa
 import ray
 import torch
 from ray.data import Dataset, Datasource
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockAccessor, BlockMetadata
 from ray.data.datasource import ReadTask
 
@@ -28,12 +26,12 @@ from glint.adapters.images import Images
 from glint.core.errors import ImageError
 from glint.core.recipe import Augmentation, Preprocessing
 from glint.pipelines.share import Share
+from glint.pipelines.unhurried import Unhurried
 from glint.vision.decode import Limits
 from glint.vision.transforms import augment, load_image, sample_seed
 
 TASK_ROWS = 256
 FEEDER_NICENESS = 15
-STEP_PAUSE_S = 0.05
 CACHED = ("image", "error_type", "error")
 CACHE_SHARE = 0.4
 """Of the object store: what decoded images, for training and validation together, may take of it."""
@@ -184,18 +182,6 @@ class Augment:
             )
         ]
         return {**batch, "image": torch.stack(varied).numpy()}
-
-
-class Unhurried(ExecutionCallback):
-    """Gives Ray Data's scheduling loop a pause between its steps.
-
-    While the consumer is the slow one and the stream's buffers are full, the loop would otherwise spin without end: on
-    two cores it took a third of what training had.
-    """
-
-    def on_execution_step(self, executor: Any) -> None:
-        """Wait a moment; a task takes far longer."""
-        time.sleep(STEP_PAUSE_S)
 
 
 def stream_of(source: Datasource, num_tasks: int) -> Dataset:
