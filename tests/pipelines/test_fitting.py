@@ -1,9 +1,12 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import ray
+import ray.data
 import ray.exceptions
 import torch
 from ray.train.v2.api.exceptions import WorkerGroupError
@@ -16,6 +19,7 @@ from glint.pipelines.fitting import Workers, _halved, check_workers, parse_worke
 from glint.pipelines.growing import image_size
 from glint.pipelines.learner import TrainingPlan
 from glint.pipelines.share import Share
+from glint.pipelines.train import TrainingRun, make_plan
 
 
 @pytest.mark.parametrize(("text", "bounds"), [("1", (1, 1)), ("4", (4, 4)), ("2:4", (2, 4))])
@@ -83,6 +87,16 @@ def test_images_grow_to_their_full_size_over_three_quarters_of_the_epochs(recipe
     )
     assert [image_size(growing, epoch) for epoch in range(8)] == [64, 64, 64, 96, 96, 96, 128, 128]
     assert image_size(recipe, 0) == recipe.preprocessing.image_size
+
+
+def test_rays_controller_need_not_import_what_trains(training: TrainingRun, tmp_path: Path) -> None:
+    plan = make_plan(training, Told())
+    told = fitting._trainer(tmp_path / "run", plan, Workers(), []).train_run_context
+    pickled = ray.cloudpickle.dumps((told, ray.data.DataContext.get_current()))
+    assert set(re.findall(rb"glint\.pipelines\.\w+", pickled)) == {
+        b"glint.pipelines.no_process_group",
+        b"glint.pipelines.unhurried",
+    }
 
 
 class Failing:
