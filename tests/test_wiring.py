@@ -5,7 +5,7 @@ from pydantic import SecretStr
 
 from glint.core.errors import GlintError
 from glint.settings import Settings
-from glint.wiring import driver_environment, open_model, open_store
+from glint.wiring import check_webhooks, driver_environment, open_model, open_store
 
 
 def test_store_must_be_one_that_there_is() -> None:
@@ -16,6 +16,13 @@ def test_store_must_be_one_that_there_is() -> None:
 def test_model_must_be_a_folder_or_a_registry_address(tmp_path: Path) -> None:
     with pytest.raises(GlintError, match="must be models:/NAME@ALIAS"):
         open_model(str(tmp_path / "absent"), Settings(home=tmp_path))
+
+
+@pytest.mark.parametrize("host", ["localhost:8080", "https://hooks.example.com", "hooks.example.com/jobs"])
+def test_a_host_to_notify_is_a_name_alone(host: str) -> None:
+    check_webhooks(Settings(webhook_hosts="Hooks.example.com", webhook_secret=SecretStr("x")))
+    with pytest.raises(GlintError, match=f"GLINT_WEBHOOK_HOSTS: '{host}' must be a host's name alone"):
+        check_webhooks(Settings(webhook_hosts=f"hooks.example.com, {host}", webhook_secret=SecretStr("x")))
 
 
 def test_a_driver_reads_the_settings_of_the_server_from_its_environment(

@@ -199,6 +199,8 @@ def test_a_hopeless_job_stops_early_and_its_unstarted_images_are_scored_later(
     assert result.error.startswith(f"stopped with {result.unstarted} images unstarted: 40 of 1,000 images did not end")
     with pytest.raises(GlintError, match="mini_batch_size 50: job 'hopeless' was begun with 40, which stays"):
         run_batch(replace(run, options=JobOptions(mini_batch_size=50)), Told())
+    with pytest.raises(GlintError, match="engine torch: job 'hopeless' was begun with auto, which stays"):
+        run_batch(replace(run, options=JobOptions(engine="torch")), Told())
     again = run_batch(replace(run, options=JobOptions(error_threshold="4%")), Told())
     assert (again.status, again.scored) == ("completed", result.unstarted)
     assert again.statuses == {"ok": 960, "undecodable": 40}

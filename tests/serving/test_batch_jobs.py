@@ -119,7 +119,7 @@ def test_an_endpoint_is_made_once(client: httpx.Client, endpoint: str) -> None:
         ({"name": "x", "deployments": {"a": {"model": "bundle"}}}, "must be an absolute path"),
         ({"name": "x", "deployments": {"a": {"model": MODEL, "options": {"topk": 3}}}}, "options.topk is no option"),
         ({"name": "x", "deployments": {"a": {"model": "models:/boards@absent"}}}, "has no alias 'absent'"),
-        ({"name": "x", "default": "main"}, "has not deployment 'main'; its deployments are none yet"),
+        ({"name": "x", "default": "main"}, "has no deployment 'main'; its deployments are none yet"),
     ],
 )
 def test_an_endpoint_that_could_not_work_is_refused(client: httpx.Client, made: dict, said: str) -> None:
@@ -285,9 +285,9 @@ def test_a_retry_leaves_only_the_chunks_that_are_not_scored_again(
     id, bridge = ended(client, store, num_chunks=0), Bridge()
     bridge.run(store.put_chunk(*chunk_of(id, 0, 7)))
     bridge.run(store.put_chunk(*chunk_of(id, 1, 6, status="ok", error=None, labels=("good",), confidence=0.5)))
-    again = client.post(f"jobs/{id}/retry", json={"what": what, "options": {"top_k": 2}})
+    again = client.post(f"jobs/{id}/retry", json={"what": what, "options": {"max_retries": 2}})
     assert (again.status_code, again.json()["status"], again.json()["attempt"]) == (202, "queued", 2)
-    assert again.json()["options"] == {"top_k": 2}
+    assert again.json()["options"] == {"max_retries": 2}
     assert [chunk.chunk for chunk in bridge.collect(store.chunks(id))] == left
     bridge.close()
 
@@ -310,6 +310,8 @@ def test_a_retry_that_somebody_overtakes_forgets_nothing(
     ("options", "said"),
     [
         ({"mini_batch_size": 50}, "stays 99"),
+        ({"top_k": 2}, "stays 5"),
+        ({"engine": "torch"}, "stays auto"),
         ({"error_threshold": "many"}, "options.error_threshold must be a count"),
         ({"speed": 3}, "options.speed is no option of a job; there are mini_batch_size"),
     ],

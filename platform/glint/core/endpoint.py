@@ -34,8 +34,8 @@ class Endpoint(BaseModel):
         wanted = name or self.default
         if wanted is None or wanted not in self.deployments:
             known = ", ".join(sorted(self.deployments)) or "none yet"
-            asked = f"deployment {wanted!r}" if wanted else "a default deployment"
-            raise GlintError(f"endpoint {self.name!r} has not {asked}; its deployments are {known}")
+            asked = f"deployment {wanted!r}" if wanted else "default deployment"
+            raise GlintError(f"endpoint {self.name!r} has no {asked}; its deployments are {known}")
         return wanted, self.deployments[wanted]
 
     def deploy(self, name: str, deployment: Deployment) -> Endpoint:

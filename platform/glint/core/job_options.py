@@ -15,6 +15,8 @@ from glint.core.outcome import DEFAULT_TOP_K
 
 STOP_FROM = 200
 """Images that must have ended before a job may be stopped for its errors."""
+FIXED = ("mini_batch_size", "engine", "top_k")
+"""Options that stay once a job has begun: its chunks are numbered by the first, the others make other outcomes."""
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?) ?%")
 
 
@@ -46,8 +48,10 @@ class JobOptions(BaseModel):
         le=10_000,
         description="days that outcomes live, from when they were made; default: for ever",
     )
-    top_k: int = Field(default=DEFAULT_TOP_K, ge=1, le=1000, description="classes kept with each outcome")
-    engine: str = Field(default="auto", description=f"one of {', '.join(ENGINES)}")
+    top_k: int = Field(
+        default=DEFAULT_TOP_K, ge=1, le=1000, description="classes kept with each outcome; fixed once begun"
+    )
+    engine: str = Field(default="auto", description=f"one of {', '.join(ENGINES)}; fixed once begun")
     parquet: bool = Field(default=False, description="write the outcomes as a Parquet file too when the job ends")
 
     @property

@@ -37,7 +37,7 @@ class JobInput(BaseModel):
     @model_validator(mode="after")
     def _one_of_them(self) -> JobInput:
         if (self.uri is None) == (not self.uris):
-            raise ValueError("name either uri or uris")
+            raise ValueError("name either uri or uris, a list that is not empty")
         return self
 
     @property

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from glint.adapters.images import Images
 from glint.core.errors import GlintError, ImageError
 from glint.core.job import Bottleneck, Chunk, Job, JobStatus, Totals, num_chunks
-from glint.core.job_options import JobOptions
+from glint.core.job_options import FIXED, JobOptions
 from glint.core.manifest import Manifest
 from glint.core.names import check_name
 from glint.core.outcome import ModelRef
@@ -92,7 +92,8 @@ def _fetched(source: str, images: Images, home: Path) -> Path:
 def run_batch(run: BatchRun, progress: Progress, node_price: float | None = None) -> BatchResult:
     """Score what has no outcome yet, and say what the whole job came to; `node_price` is that of a node an hour.
 
-    Raises GlintError when --job names a job of another model, policy, input or mini-batch size.
+    Raises GlintError when --job names a job of another model, policy or input, or begun with
+    other options that stay.
     """
     started = time.monotonic()
     bridge = Bridge()
@@ -201,16 +202,19 @@ def _open_job(run: BatchRun, bridge: Bridge) -> Job:
 
 
 def _options(run: BatchRun, known: Job | None) -> JobOptions:
-    """The options of this run; the mini-batch size is the job's first one, by which its chunks are numbered."""
+    """The options of this run; what is FIXED is as the job was begun."""
     if known is None:
         return run.options
-    first = known.options.get("mini_batch_size", JobOptions().mini_batch_size)
-    if "mini_batch_size" in run.options.model_fields_set and run.options.mini_batch_size != first:
-        raise GlintError(
-            f"mini_batch_size {run.options.mini_batch_size}: job {run.id!r} was begun with {first}, which stays; leave "
-            "it out, or choose another --job"
-        )
-    return run.options.model_copy(update={"mini_batch_size": first})
+    began = JobOptions.model_validate(known.options)
+    for name in FIXED:
+        asked, first = getattr(run.options, name), getattr(began, name)
+        # The model is opened by now, with the engine that this run asks for, or with `auto`.
+        if asked != first and (name in run.options.model_fields_set or name == "engine"):
+            raise GlintError(
+                f"{name} {asked}: job {run.id!r} was begun with {first}, which stays; ask for that, or choose another "
+                "--job"
+            )
+    return run.options.model_copy(update={name: getattr(began, name) for name in FIXED})
 
 
 def _freeze(manifest: Manifest, path: Path) -> None:

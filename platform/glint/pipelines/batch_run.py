@@ -50,7 +50,7 @@ class BatchRun:
     @property
     def id(self) -> str:
         """--job, or the hash of bundle, policy, input and those options that make other outcomes."""
-        options = {"top_k": self.options.top_k, "policy": self.model.policy}
+        options = {"top_k": self.options.top_k, "engine": self.options.engine, "policy": self.model.policy}
         return self.job or job_id(self.model.bundle, self.manifest.digest, options)
 
     def preparer(self) -> Preparer:

@@ -13,7 +13,7 @@ from glint.core.books import Books
 from glint.core.endpoint import Deployment, Endpoint
 from glint.core.errors import ConflictError, GlintError, MissingError
 from glint.core.job import Totals
-from glint.core.job_options import job_options
+from glint.core.job_options import FIXED, job_options
 from glint.core.names import check_name
 from glint.core.outcome import STATUSES, Outcome
 from glint.core.stores import ABSENT, EVERY, OutcomeFilter, ResultStore, outcome_pages
@@ -160,9 +160,10 @@ class Desk:
         """Queued again; ConflictError for a job that has not ended."""
         before = await self._ended(id)
         options = {**before.options, **asked.options}
-        size = job_options(before.options).mini_batch_size
-        if job_options(options).mini_batch_size != size:
-            raise GlintError(f"options.mini_batch_size of job {id} stays {size}, as its chunks are numbered by it")
+        began, asks = job_options(before.options), job_options(options)
+        for name in FIXED:
+            if getattr(asks, name) != getattr(began, name):
+                raise GlintError(f"options.{name} of job {id} stays {getattr(began, name)}, with which it was begun")
         again = before.again().model_copy(update={"options": options})
         if asked.what != "missing":
             # Claimed before any chunk is forgotten, and queued after that: a driver begins by what chunks there are.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -49,12 +50,17 @@ def open_allowed(settings: Settings) -> Allowed:
     """What callers of the batch API may name."""
     from glint.core.allowed import Allowed, listed
 
-    hosts = listed(settings.webhook_hosts)
+    hosts = listed(settings.webhook_hosts.lower())
     return Allowed(listed(settings.batch_inputs), listed(settings.batch_models), hosts)
 
 
 def check_webhooks(settings: Settings) -> None:
-    """Raise GlintError where hosts may be told of a job's end, and nothing signs what they are told."""
+    """Raise GlintError where hosts may be told of a job's end, and nothing signs what they are told, or for no host."""
+    from glint.core.allowed import listed
+
+    for host in listed(settings.webhook_hosts.lower()):
+        if urlsplit(f"//{host}").hostname != host:
+            raise GlintError(f"GLINT_WEBHOOK_HOSTS: {host!r} must be a host's name alone, without scheme, port or path")
     if settings.webhook_hosts and settings.webhook_secret is None:
         raise GlintError("GLINT_WEBHOOK_HOSTS needs GLINT_WEBHOOK_SECRET, which signs what they are told")
 
