@@ -37,6 +37,7 @@ print(pid)
 """
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_end_by_itself_is_ended_with_its_ray() -> None:
     done = subprocess.run([sys.executable, "-c", DRIVER], capture_output=True, text=True, timeout=120, check=True)
     assert not psutil.pid_exists(int(done.stdout))

@@ -104,7 +104,9 @@ STORMS = {
 }
 
 
-@pytest.mark.parametrize("storm", STORMS)
+@pytest.mark.parametrize(
+    "storm", [pytest.param(storm, marks=() if storm == "everything at once" else pytest.mark.slow) for storm in STORMS]
+)
 def test_half_of_the_writes_fail_and_nothing_is_lost_or_double(
     cosmos: CosmosProxy, address: CosmosAddress, store: CosmosStore, storm: str
 ) -> None:

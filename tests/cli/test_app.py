@@ -59,6 +59,12 @@ def test_help_imports_no_framework(tmp_path: Path) -> None:
     assert done.stdout.strip() == "set()"
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty home, but for the registry's database, which takes seconds to make."""
+    return tmp_path_factory.mktemp("home")
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -77,8 +83,8 @@ def test_help_imports_no_framework(tmp_path: Path) -> None:
         (["batch", "results", "job", "--limit", "few"], "glint: Invalid value for '--limit'"),
     ],
 )
-def test_a_mistake_gets_one_line_and_exit_code_2(arguments: list[str], line: str, tmp_path: Path) -> None:
-    done = glint(*arguments, home=tmp_path)
+def test_a_mistake_gets_one_line_and_exit_code_2(arguments: list[str], line: str, home: Path) -> None:
+    done = glint(*arguments, home=home)
     assert (done.returncode, done.stdout) == (2, "")
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith(line)

@@ -92,16 +92,24 @@ def test_serves_until_told_to_stop_and_exits_with_0(tmp_path: Path, bundle: Bund
 
 
 @pytest.mark.slow
-def test_without_a_model_it_serves_batch_endpoints_alone(tmp_path: Path) -> None:
+def test_without_a_model_it_serves_batch_endpoints_alone(tmp_path: Path, bundle: Bundle) -> None:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    environment = os.environ | {"GLINT_HOME": str(tmp_path), "GLINT_BATCH_INPUTS": "/data/boards"}
+    given = {"HOME": str(tmp_path), "BATCH_INPUTS": "/data/boards", "BATCH_MODELS": f"models:/,{bundle.directory}"}
+    environment = os.environ | {f"GLINT_{name}": value for name, value in given.items()}
     with subprocess.Popen([*COMMAND, "--port", "0", "--json"], env=environment, text=True, **pipes) as process:
         try:
             assert process.stdout is not None
             served = json.loads(process.stdout.readline())
-            verb = [*COMMAND[:-1], "batch", "endpoint"]
-            made = [*verb, "create", "boards", "--model", "models:/boards@champion", "--url", served["url"], "--json"]
-            done = subprocess.run(made, env=environment, text=True, capture_output=True, check=False)
+
+            def make(model: str) -> subprocess.CompletedProcess[str]:
+                verb = [*COMMAND[:-1], "batch", "endpoint", "create", "boards"]
+                made = [*verb, "--model", model, "--url", served["url"], "--json"]
+                return subprocess.run(made, env=environment, text=True, capture_output=True, check=False)
+
+            done = make("models:/boards@champion")
+            assert done.returncode == 2
+            assert "no model 'boards' is registered" in done.stderr
+            done = make(str(bundle.directory))
             assert (done.returncode, json.loads(done.stdout)["default"]) == (0, "main"), done.stderr
             asked = [*COMMAND[:-1], "batch", "submit", "boards", "--input", "/etc", "--url", served["url"]]
             done = subprocess.run(asked, env=environment, text=True, capture_output=True, check=False)

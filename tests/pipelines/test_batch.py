@@ -99,6 +99,7 @@ def test_job_of_another_model_is_not_continued(batch: BatchRun) -> None:
         run_batch(other, Told())
 
 
+@pytest.mark.slow
 def test_a_name_that_is_used_again_freezes_its_own_input(
     batch: BatchRun, boards: Path, settings: Settings, tmp_path: Path
 ) -> None:

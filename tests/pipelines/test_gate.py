@@ -75,6 +75,7 @@ def test_an_equal_model_passes_every_rule(
     assert told.done[-1] == colours.num_rows
 
 
+@pytest.mark.slow
 def test_every_reason_to_refuse_is_found_at_once(
     sighted: Bundle, blind: Bundle, colours: Manifest, settings: Settings, ray_cluster: None, tmp_path: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_every_reason_to_refuse_is_found_at_once(
     assert found["training data"].measured.startswith(f"the model was trained on manifest {colours.digest[:16]}")
 
 
+@pytest.mark.slow
 def test_training_data_are_those_of_the_models_own_manifest_where_it_is_at_hand(
     sighted: Bundle, colours: Manifest, settings: Settings, ray_cluster: None, tmp_path: Path
 ) -> None:
@@ -143,6 +145,7 @@ def test_groups_are_looked_up_in_the_column_of_the_split(tmp_path: Path) -> None
     assert _training_groups([manifest("none", "board", "train")], tested) == (set(), ["board"])
 
 
+@pytest.mark.slow
 def test_training_images_that_are_gone_are_not_judged(
     sighted: Bundle, colours: Manifest, settings: Settings, ray_cluster: None, tmp_path: Path
 ) -> None:

@@ -213,6 +213,7 @@ def test_images_that_only_die_or_hang_beside_each_other_all_end_ok(
     assert {outcome.status for outcome in found.values()} == {"ok"}
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_with_no_image_in_flight_ends_the_job_with_its_reason(
     run: BatchRun, bundle: Bundle
 ) -> None:

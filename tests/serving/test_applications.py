@@ -37,6 +37,7 @@ class Elsewhere:
         withdraw(NAME)
 
 
+@pytest.mark.slow
 def test_an_application_is_taken_away_by_who_deployed_it_last(
     ray_cluster: None, serve_port: int, tmp_path: Path
 ) -> None:

@@ -36,18 +36,21 @@ def evaluate(
 
         glint evaluate --model models:/boards/3 --engine torch --manifest manifest.parquet --report exact
     """
-    from glint.cli.console import emit, progress
-    from glint.cli.evaluated import shown
-    from glint.cli.opponent import find_opponent
-    from glint.cli.starting import start
     from glint.core.manifest import Manifest
-    from glint.pipelines.evaluate import evaluate as run_evaluation
     from glint.settings import Settings
     from glint.wiring import open_images, open_model, pinned
 
     settings = Settings()
     opened = Manifest.open(manifest)
     found = open_model(model, settings, engine)
+
+    # Only now what takes seconds to import: what is wrong with the files was said without it.
+    from glint.cli.console import emit, progress
+    from glint.cli.evaluated import shown
+    from glint.cli.opponent import find_opponent
+    from glint.cli.starting import start
+    from glint.pipelines.evaluate import evaluate as run_evaluation
+
     opponent, reason = find_opponent(found, against, opened.classes, settings)
     with progress() as told:
         start(settings, told)

@@ -38,18 +38,20 @@ def train(
 
         glint train --recipe recipe.yaml --manifest manifest.parquet --workers 4 --gpu
     """
-    from glint.cli.console import emit, next_step, progress
-    from glint.cli.interruption import kept_on_interruption
-    from glint.cli.starting import start
-    from glint.cli.tables import fields
     from glint.cli.training import open_run
-    from glint.pipelines.run_state import last_epoch
-    from glint.pipelines.train import finished
-    from glint.pipelines.train import train as run_training
     from glint.settings import Settings
 
     settings = Settings()
     run = open_run(settings, recipe, set or (), manifest, workers, gpu, name)
+
+    from glint.cli.console import emit, next_step, progress
+    from glint.cli.interruption import kept_on_interruption
+    from glint.cli.starting import start
+    from glint.cli.tables import fields
+    from glint.pipelines.run_state import last_epoch
+    from glint.pipelines.train import finished
+    from glint.pipelines.train import train as run_training
+
     directory, epochs = run.directory, run.recipe.optimisation.epochs
     with kept_on_interruption(lambda: _kept(last_epoch(directory), epochs)), progress() as told:
         trained = None if fresh else finished(run, told)

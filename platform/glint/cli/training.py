@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glint.core.manifest import Manifest
 from glint.core.recipe import read_recipe
 from glint.pipelines.access import check_access
-from glint.pipelines.fitting import parse_workers
-from glint.pipelines.train import TrainingRun
 from glint.settings import Settings
 from glint.wiring import open_images, open_limits, open_registry
+
+if TYPE_CHECKING:
+    from glint.pipelines.train import TrainingRun
 
 
 def open_run(
@@ -23,9 +25,16 @@ def open_run(
     gpu: bool,
     name: str | None = None,
 ) -> TrainingRun:
-    """The run that the options name; raises GlintError for those that are wrong, and for images out of reach."""
+    """The run that the options name; raises GlintError for those that are wrong, and for images out of reach.
+
+    What is wrong with files is said before anything is imported that takes seconds.
+    """
     images, science, opened = open_images(settings), read_recipe(recipe, tuple(overrides)), Manifest.open(manifest)
     check_access(opened, images)
+
+    from glint.pipelines.fitting import parse_workers
+    from glint.pipelines.train import TrainingRun
+
     return TrainingRun(
         recipe=science,
         manifest=opened,

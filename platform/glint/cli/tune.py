@@ -43,19 +43,21 @@ def tune(
 
         glint train --recipe tuned/best.yaml --manifest manifest.parquet
     """
+    from glint.cli.training import open_run
+    from glint.core.space import read_space
+    from glint.settings import Settings
+
+    settings, varied = Settings(), read_space(space)
+    run = open_run(settings, recipe, set or (), manifest, workers, gpu)
+
     from glint.cli.console import emit, next_step, progress
     from glint.cli.interruption import kept_on_interruption
     from glint.cli.starting import start
     from glint.cli.tables import rows
-    from glint.cli.training import open_run
-    from glint.core.space import read_space
     from glint.pipelines.trials import write_trials
     from glint.pipelines.tune import Tuning, finished, is_begun, run_tuning
-    from glint.settings import Settings
 
-    settings = Settings()
-    run = open_run(settings, recipe, set or (), manifest, workers, gpu)
-    tuning = Tuning(run, read_space(space), trials, concurrent)
+    tuning = Tuning(run, varied, trials, concurrent)
     state = tuning.state
     with kept_on_interruption(lambda: KEPT if is_begun(state) else None), progress() as told:
         tuned = None if fresh else finished(tuning, told)
