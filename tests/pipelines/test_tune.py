@@ -16,8 +16,9 @@ from glint.core.space import Space, Values
 from glint.pipelines.fitting import BEST_BY
 from glint.pipelines.loop import EPOCHS_DONE
 from glint.pipelines.train import TrainingRun
+from glint.pipelines.trial_scores import note_score, read_scores
 from glint.pipelines.trials import write_trials
-from glint.pipelines.tune import Teller, Trial, Tuned, Tuning, note_score, read_scores, run_tuning
+from glint.pipelines.tune import Teller, Trial, Tuned, Tuning, run_tuning
 
 SPACE = Space(
     fields={

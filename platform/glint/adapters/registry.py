@@ -88,8 +88,7 @@ class Registry(Tracking):
         Raises GlintError when there is no such model, version or alias, naming those that there are.
         """
         version = self._named(uri)
-        bundle, (number, policy) = self._bundle(version), self._active_policy(version)
-        return RegisteredModel(version.name, str(version.version), bundle, number, policy)
+        return RegisteredModel(version.name, str(version.version), self._bundle(version), *self._active_policy(version))
 
     def check(self, uri: str) -> None:
         """Raise GlintError as `find` does, fetching nothing."""
@@ -212,8 +211,7 @@ class Registry(Tracking):
         return sorted((model.name, dict(model.aliases)) for model in found)
 
     def _named(self, uri: str) -> Any:
-        parts = _MODEL_URI.fullmatch(uri)
-        if not parts:
+        if not (parts := _MODEL_URI.fullmatch(uri)):
             raise GlintError(f"--model {uri!r} must be models:/NAME@ALIAS, models:/NAME/VERSION or a bundle directory")
         return self._version(parts["name"], parts["version"], parts["alias"])
 

@@ -92,8 +92,8 @@ def _fetched(source: str, images: Images, home: Path) -> Path:
 def run_batch(run: BatchRun, progress: Progress, node_price: float | None = None) -> BatchResult:
     """Score what has no outcome yet, and say what the whole job came to; `node_price` is that of a node an hour.
 
-    Raises GlintError when --job names a job of another model, policy or input, or begun with
-    other options that stay.
+    Raises GlintError when --job names a job of another model, policy or input, or begun with other options
+    that stay.
     """
     started = time.monotonic()
     bridge = Bridge()

@@ -6,7 +6,6 @@ glint tune --recipe recipe.yaml --space configs/spaces/boards.yaml --manifest ma
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -32,13 +31,12 @@ from glint.pipelines.loop import EPOCHS_DONE
 from glint.pipelines.run_checks import check_run
 from glint.pipelines.run_state import last_epoch
 from glint.pipelines.train import TrainingRun, make_plan
+from glint.pipelines.trial_scores import note_score, read_scores
 
 REDUCTION = 3
 """ASHA: of so many trials that come to an epoch, one goes on (Li et al., 2020)."""
 TUNED = "tuned.json"
 """What a finished tuning came to, in its directory."""
-SCORES = "scores.jsonl"
-"""Of a trial, in its folder: [epoch, score] a line."""
 _TRIAL_ID = re.compile(r"_([0-9a-f]+_\d{5})_")
 """In the name of a trial's directory, as Ray Tune forms it."""
 STATE_EVERY_S = 2
@@ -279,21 +277,6 @@ def _trial(tuning: Tuning, result: Any) -> Trial:
         error=_reason(result.error) if result.error else None,
         scores=scores,
     )
-
-
-def note_score(folder: Path, epoch: int, score: float) -> None:
-    """Note an epoch's score in a trial's folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / SCORES).open("a", encoding="utf-8") as file:
-        file.write(json.dumps([epoch, score]) + "\n")
-
-
-def read_scores(folder: Path) -> tuple[float, ...]:
-    """The scores noted in a trial's folder by epoch, each epoch once."""
-    if not (folder / SCORES).exists():
-        return ()
-    scores = dict(json.loads(line) for line in (folder / SCORES).read_text(encoding="utf-8").splitlines())
-    return tuple(scores[epoch] for epoch in sorted(scores))
 
 
 def _reason(error: BaseException) -> str:
