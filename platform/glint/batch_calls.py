@@ -94,16 +94,31 @@ def delete_endpoint(name: str) -> Call[None]:
 
 
 def submit(
-    endpoint: str, input: str | Sequence[str], *, idempotency_key: str | None = None, **asked: Any
+    endpoint: str,
+    input: str | Sequence[str],
+    *,
+    deployment: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    priority: int = 0,
+    max_attempts: int = 3,
+    webhook: str | None = None,
+    idempotency_key: str | None = None,
 ) -> Call[JobAnswer]:
     """A job over a prefix, folder, manifest or list, or over the addresses themselves.
 
-    `asked` are further fields of a request: deployment, options, priority, max_attempts, webhook. A request that is
-    sent twice makes one job: by a key of its own unless you give one, which makes it so for ever.
+    By the endpoint's default deployment unless you name another; `options` go over those of the deployment. A request
+    that is sent twice makes one job: by a key of its own unless you give one, which makes it so for ever.
     """
     source = JobInput(uri=input) if isinstance(input, str) else JobInput(uris=tuple(input))
     key = {"idempotency-key": idempotency_key or uuid.uuid4().hex}
-    request = JobRequest(input=source, **asked)
+    request = JobRequest(
+        input=source,
+        deployment=deployment,
+        options=dict(options or {}),
+        priority=priority,
+        max_attempts=max_attempts,
+        webhook=webhook,
+    )
     return Call("POST", f"/endpoints/{endpoint}/jobs", JobAnswer.model_validate_json, request, {"headers": key})
 
 

@@ -4,13 +4,14 @@ import pytest
 
 from glint.core.job import Chunk
 from glint.pipelines.bottleneck import Work
+from glint.pipelines.chunk_answers import Written
 
 FUSED = {"read": 16, "decode": 4, "infer": 4, "write": 2, "cores": 4}
 ON_GPU = {"infer": 1, "write": 2}
 
 
-def spent(monkeypatch: pytest.MonkeyPatch, *threads: tuple[str, dict[str, int]]) -> Work:
-    """1,000 images in 10 s."""
+def spent(monkeypatch: pytest.MonkeyPatch, *threads: tuple[str, dict[str, int]], down_s: float = 0.0) -> Work:
+    """1,000 images in 10 s, for so many of which a scoring process was down."""
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     work = Work()
@@ -19,9 +20,8 @@ def spent(monkeypatch: pytest.MonkeyPatch, *threads: tuple[str, dict[str, int]])
     for _ in range(10):
         now += 1.0
         one = {step: seconds / 10 for step, seconds in timings.items()}
-        work.add(
-            Chunk(job_id="a", chunk=0, num_images=100, statuses={}, labels={}, decisions={}, timings_s=one), write_s=0.1
-        )
+        chunk = Chunk(job_id="a", chunk=0, num_images=100, statuses={}, labels={}, decisions={}, timings_s=one)
+        work.add(chunk, Written("", 0.1, down_s / 10))
     return work
 
 
@@ -52,3 +52,13 @@ def test_threads_that_both_decode_and_infer_are_full_of_the_two_together(monkeyp
     found = spent(monkeypatch, ("a", {"read": 16, "decode": 6, "write": 2, "cores": 4})).bottleneck()
     assert found is not None
     assert found.line == "held up by decoding and inferring: decoding busy 60%, inferring 33%, reading 10%, writing 5%"
+
+
+def test_the_time_in_which_processes_restarted_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = spent(monkeypatch, ("a", FUSED), ("b", FUSED), down_s=8.0).bottleneck()
+    assert found is not None
+    assert found.line.endswith("writing 2%; processes restarted 40% of the time")
+    assert found.seconds["restart"] == 8.0
+    hardly = spent(monkeypatch, ("a", FUSED), down_s=0.4).bottleneck()
+    assert hardly is not None
+    assert "restarted" not in hardly.line

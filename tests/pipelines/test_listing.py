@@ -35,6 +35,28 @@ def test_a_jsonl_list_names_images_by_their_field_or_alone(tmp_path: Path, mark:
     assert named(path, tmp_path) == ["file:///data/a.jpg", "az://images/b\u2028.jpg"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("night.csv", "uri,group,line,etag\na.jpg,board-1,4,x\na.jpg,board-2,9,x\nb.jpg,,,\n"),
+        ("night.jsonl", '{"uri": "a.jpg", "group": "board-1", "line": 4, "etag": "x"}\n"a.jpg"\n"b.jpg"\n'),
+    ],
+)
+def test_further_columns_of_a_list_are_those_of_its_manifest(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    told = Told()
+    _, manifest = open_input(JobInput(uri=str(tmp_path / name)), Images(), tmp_path, "job", lambda _: None, told)
+    found = manifest.table(["uri", "group", "line", "etag"]).to_pylist()
+    assert found == [
+        {"uri": f"file://{tmp_path}/a.jpg", "group": "board-1", "line": "4", "etag": None},
+        {"uri": f"file://{tmp_path}/b.jpg", "group": None, "line": None, "etag": None},
+    ]
+    assert told.lines == [
+        "1 addresses are named more than once and scored once",
+        "columns of the list that are not used: etag",
+    ]
+
+
 def test_a_list_is_no_image_to_have_a_limit(tmp_path: Path) -> None:
     path, images = tmp_path / "night.csv", Images(max_bytes=100)
     path.write_text("uri\n" + "".join(f"/data/{number}.jpg\n" for number in range(1000)))

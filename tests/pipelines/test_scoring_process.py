@@ -74,12 +74,14 @@ def spoilt(run: BatchRun, bad: dict[str, int]) -> BatchRun:
     return replace(run, manifest=freeze_input(run.input, Images(), run.home, Told()))
 
 
-def outcomes(run: BatchRun) -> dict[str, Outcome]:
-    """By file name, when both chunks are scored side by side."""
+def outcomes(run: BatchRun, written: list[Written] | None = None) -> dict[str, Outcome]:
+    """By file name, when both chunks are scored side by side; what was answered is added to `written`."""
     bridge = Bridge()
     with closing(ScoringProcess(run)) as process, ThreadPoolExecutor(2) as callers:
-        written = list(callers.map(process.score, range(2)))
-    assert [Chunk.model_validate_json(one.document).chunk for one in written if isinstance(one, Written)] == [0, 1]
+        answers = [one for one in callers.map(process.score, range(2)) if isinstance(one, Written)]
+    assert [Chunk.model_validate_json(one.document).chunk for one in answers] == [0, 1]
+    if written is not None:
+        written += answers
     found = bridge.run(run.store.page(run.id, limit=1000)).outcomes
     bridge.run(run.store.close())
     bridge.close()
@@ -88,7 +90,9 @@ def outcomes(run: BatchRun) -> dict[str, Outcome]:
 
 
 def test_an_image_that_kills_its_process_fails_alone(run: BatchRun) -> None:
-    found = outcomes(spoilt(run, {"105.png": DEADLY}))
+    written: list[Written] = []
+    found = outcomes(spoilt(run, {"105.png": DEADLY}), written)
+    assert sum(one.down_s for one in written) > 0
     assert [name for name, outcome in found.items() if outcome.status != "ok"] == ["105.png"]
     died = found["105.png"]
     assert died.status == "failed"

@@ -21,6 +21,7 @@ from glint.core.allowed import Allowed
 from glint.core.errors import ConflictError, GlintError
 from glint.core.stores import Bridge, Document
 from glint.pipelines.bottleneck import Work
+from glint.pipelines.chunk_answers import Written
 from glint.serving.batch_answers import PREFIX
 from glint.serving.batch_desk import Desk
 from glint.serving.batch_jobs import create_batch_app
@@ -239,13 +240,14 @@ def test_a_job_says_at_its_end_what_held_it_up(client: httpx.Client, endpoint: s
     assert client.get(f"jobs/{id}").json()["bottleneck"] is None
     work = Work()
     work.begin([("node", {"read": 1, "decode": 1, "infer": 1, "write": 1, "cores": 1})])
-    work.add(chunk_of(id, 0, 50)[0], write_s=0.1)
+    work.add(chunk_of(id, 0, 50)[0], Written("", 0.1))
     spent = work.bottleneck(node_price=0.5)
     bridge.run(store.put_job(job(id, bottleneck=spent)))
     for path in ("", "/progress"):
         told = client.get(f"jobs/{id}{path}").json()["bottleneck"]
         assert spent is not None
         assert (told["line"], told["node_price"], told["cost_per_million"]) == (spent.line, 0.5, spent.cost_per_million)
+    assert client.post(f"jobs/{id}/cancel").json()["bottleneck"] == told
     bridge.run(store.close())
     bridge.close()
 
@@ -345,6 +347,12 @@ def test_a_body_that_is_none_is_told_as_such(client: httpx.Client, endpoint: str
     assert answer.json()["reason"] == "invalid_body"
 
 
+def test_a_body_that_is_not_said_to_be_json_is_told_as_such(client: httpx.Client, endpoint: str) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}  # as curl says of what it sends with -d
+    answer = client.post("endpoints/boards/jobs", content='{"input": {"uris": ["a"]}}', headers=form)
+    refused(answer, 422, f"the body must be content-type: application/json, got {form['content-type']}")
+
+
 def test_a_parameter_that_is_misspelt_does_not_find_everything(
     client: httpx.Client, endpoint: str, store: SqliteStore
 ) -> None:
@@ -367,14 +375,24 @@ def test_a_job_that_runs_is_neither_deleted_nor_retried(client: httpx.Client, en
 
 
 def test_a_job_is_not_deleted_before_its_driver_has_ended(
-    client: httpx.Client, endpoint: str, store: SqliteStore, drivers: PlayedDrivers
+    client: httpx.Client, endpoint: str, store: SqliteStore, drivers: PlayedDrivers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("glint.serving.batch_desk.DRIVER_ENDS_S", 0.0)
     id = ended(client, store)
     driver = client.get(f"jobs/{id}").json()["driver"]
     drivers.statuses[driver] = "running"
     refused(client.delete(f"jobs/{id}"), 409, f"the driver of job {id} has not ended yet")
     drivers.statuses[driver] = "stopped"
     assert client.delete(f"jobs/{id}").status_code == 204
+
+
+def test_deleting_a_job_that_has_just_ended_waits_for_its_driver(
+    client: httpx.Client, endpoint: str, store: SqliteStore, drivers: PlayedDrivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statuses = iter(("running", "running", "succeeded"))
+    monkeypatch.setattr(drivers, "status", lambda name: next(statuses))
+    assert client.delete(f"jobs/{ended(client, store)}").status_code == 204
+    assert next(statuses, None) is None
 
 
 def test_a_deleted_job_leaves_nothing(client: httpx.Client, endpoint: str, store: SqliteStore, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from glint.adapters.sqlite_store import SqliteStore
 from glint.core.books import Books
 from glint.core.submission import DriverStatus, JobInput, Submission
 from glint.pipelines.bottleneck import Work
+from glint.pipelines.chunk_answers import Written
 from glint.serving.supervisor import Supervisor
 from glint.serving.webhook import SIGNATURE, TIMESTAMP, Webhook, signature
 
@@ -146,7 +147,7 @@ def test_a_notice_says_what_held_the_job_up(books: Books, store: SqliteStore) ->
     heard: list[dict] = []
     work = Work()
     work.begin([("node", {"read": 1, "decode": 1, "infer": 1, "write": 1, "cores": 1})])
-    work.add(chunk_of("known", 0, 50)[0], write_s=0.1)
+    work.add(chunk_of("known", 0, 50)[0], Written("", 0.1))
     spent = work.bottleneck()
     assert spent is not None
 

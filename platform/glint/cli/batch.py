@@ -126,7 +126,8 @@ def run(
         result = run_batch(batch, told, settings.node_price)
     said = [result.error] if result.error else []
     said += [result.bottleneck.line] if result.bottleneck else []
-    emit(result, json, fields(result), *said, next_step(f"batch results {result.job}"))
+    said += [next_step(f"batch results {result.job}")] if result.unstarted < result.num_images else []
+    emit(result, json, fields(result), *said)
     if result.status != "completed":
         raise typer.Exit(UNFINISHED)
 

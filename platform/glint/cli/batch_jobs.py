@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,10 +58,16 @@ def submit(
     from glint.cli.tables import fields
 
     with connect(url) as client:
-        asked: dict[str, Any] = {"deployment": deployment, "options": options_of(option), "priority": priority}
-        asked |= {"max_attempts": max_attempts, "webhook": webhook}
-        source = input[0] if len(input) == 1 else input
-        job = client.batch.submit(endpoint, source, idempotency_key=key, **asked)
+        job = client.batch.submit(
+            endpoint,
+            input[0] if len(input) == 1 else input,
+            deployment=deployment,
+            options=options_of(option),
+            priority=priority,
+            max_attempts=max_attempts,
+            webhook=webhook,
+            idempotency_key=key,
+        )
     emit(job, json, fields(job), next_step(f"batch watch {job.id}{_where(url)}"))
 
 
@@ -88,7 +95,7 @@ def status(
         if job is None:
             found = Jobs(jobs=tuple(client.batch.jobs(endpoint, limit)), cursor=None)
             names = ("id", "status", "endpoint", "deployment", "attempt", "created_at")
-            emit(found, json, rows(names, [[str(getattr(one, name)) for name in names] for one in found.jobs]))
+            emit(found, json, rows(names, [[_shown(getattr(one, name)) for name in names] for one in found.jobs]))
         elif errors:
             groups = client.batch.errors(job)
             shown = ("count", "status", "reason", "message")
@@ -192,6 +199,11 @@ def delete(job: JobId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
     with connect(url) as client:
         client.batch.delete_job(job)
     emit(Deleted(job=job), json, f"job {job} and its outcomes are gone")
+
+
+def _shown(value: object) -> str:
+    """A cell of a table; times to the second, or the table would not fit."""
+    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value)
 
 
 def _said(progress: JobProgress, error: str | None) -> list[str]:

@@ -25,7 +25,10 @@ class Bottleneck(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     line: str = Field(description="the same for a person")
-    seconds: dict[str, float] = Field(description="by step, over all threads; wait: of images for a thread")
+    seconds: dict[str, float] = Field(
+        description="by step, over all threads; wait: of images for a thread; "
+        "restart: of scoring processes that died or overran"
+    )
     busy: dict[str, float] = Field(description="share of the time that a step's threads were at work, 0 to 1")
     images_per_s: float
     images_per_s_per_vcpu: float

@@ -251,7 +251,7 @@ def _score(run: BatchRun, missing: Chunks, totals: Totals, progress: Progress) -
         for written in actors.score(map(int, largest_first(run.manifest, missing, run.options.mini_batch_size))):
             chunk = Chunk.model_validate_json(written.document)
             totals.add(chunk)
-            work.add(chunk, written.write_s)
+            work.add(chunk, written)
             progress.update(totals.num_images, f"{work.images_per_s:.0f} images/s  {_brief(totals)}")
             if run.options.is_hopeless(totals, num_images):
                 break

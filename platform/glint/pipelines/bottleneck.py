@@ -7,10 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from glint.core.job import Bottleneck, Chunk
+from glint.pipelines.chunk_answers import Written
 
 DOING = {"read": "reading", "decode": "decoding", "infer": "inferring", "write": "writing"}
 FULL = 0.8
 """Busy beyond this, a step's threads hold up the rest."""
+NOTABLE = 0.05
+"""Share of the time from which on it is said that scoring processes were down."""
 
 
 NodeThreads = tuple[str, Mapping[str, int]]
@@ -28,24 +31,26 @@ class Work:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._threads: Counter[str] = Counter()
         self._nodes = set[str]()
-        self._num_cores = 0
+        self._num_cores = self._num_processes = 0
         self._began = self._ended = time.monotonic()
 
     def begin(self, threads: Sequence[NodeThreads]) -> None:
         """Scoring begins, by actors of which several may be on one node, and share its cores."""
         self._nodes = {node for node, _ in threads}
         cores = {node: own["cores"] for node, own in threads if "cores" in own}  # who only infers tells of none
+        self._num_processes = sum("cores" in own for _, own in threads)
         self._num_cores = sum(cores.values())
         for _, own in threads:
             self._threads.update(own)
         self._began = self._ended = time.monotonic()
 
-    def add(self, chunk: Chunk, write_s: float) -> None:
+    def add(self, chunk: Chunk, written: Written) -> None:
         """Count a chunk that was scored now."""
         self.num_images += chunk.num_images
         for step in ("read", "decode", "infer", "wait"):
             self._seconds[step] += chunk.timings_s.get(step, 0.0)
-        self._seconds["write"] += write_s
+        self._seconds["write"] += written.write_s
+        self._seconds["restart"] += written.down_s
         self.end()
 
     def end(self) -> None:
@@ -65,10 +70,11 @@ class Work:
         shared = not self._threads["infer"]
         threads = self._threads | Counter(infer=self._threads["decode"]) if shared else self._threads
         busy = {step: min(1.0, self._seconds[step] / (threads[step] * elapsed)) for step in DOING}
+        down = self._seconds["restart"] / (self._num_processes * elapsed)
         hours = 1e6 / self.images_per_s / 3600
         return Bottleneck(
-            line=_line(busy, shared),
-            seconds={step: round(self._seconds[step], 2) for step in (*DOING, "wait")},
+            line=_line(busy, shared) + (f"; processes restarted {down:.0%} of the time" if down >= NOTABLE else ""),
+            seconds={step: round(self._seconds[step], 2) for step in (*DOING, "wait", "restart")},
             busy={step: round(share, 3) for step, share in busy.items()},
             images_per_s=round(self.images_per_s, 1),
             images_per_s_per_vcpu=round(self.images_per_s / self._num_cores, 1),

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import ray
 import torch
@@ -49,7 +50,8 @@ class InferActor:
             scored[place] = Scored(row, error, None, image["width"], image["height"], timings)
         check_engine(list(scored.values()))
         seconds = decoded.seconds + time.perf_counter() - began
-        return self._writer.write(decoded.chunk, self._run.chunk_rows(decoded.chunk), scored, seconds)
+        written = self._writer.write(decoded.chunk, self._run.chunk_rows(decoded.chunk), scored, seconds)
+        return replace(written, down_s=decoded.down_s)
 
 
 @contextmanager

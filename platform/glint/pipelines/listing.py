@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -21,6 +22,11 @@ from glint.pipelines.batch import freeze_input
 from glint.pipelines.batch_run import job_folder
 
 LISTS = (".csv", ".jsonl")
+TAKEN = ("uri", "group")
+"""Columns of a list that are the manifest's own; its others of these names are left out, for they are not pinned."""
+
+Entry = Mapping[str, str | None]
+"""One image of a list: `uri`, and what else its row says."""
 
 
 def open_input(
@@ -28,14 +34,15 @@ def open_input(
 ) -> tuple[str, Manifest]:
     """What the job's source is called, and the manifest of its images, of which each address passes `check`.
 
-    Lists give addresses without ETags, so that a change of an image meanwhile is not noticed. Raises GlintError for a
-    source that is nothing of the kind, and whatever `check` raises.
+    Lists give addresses without ETags, so that a change of an image meanwhile is not noticed; further columns of a list
+    are the manifest's. Raises GlintError for a source that is nothing of the kind, and whatever `check` raises.
     """
     if asked.uris:
-        source, manifest = "a list of addresses", _from_uris(asked.uris, home, job_id, progress)
+        entries: Sequence[Entry] = [{"uri": uri} for uri in asked.uris]
+        source, manifest = "a list of addresses", _from_entries(entries, home, job_id, progress)
     elif asked.uri is not None and asked.uri.endswith(LISTS):
         source = asked.uri
-        manifest = _from_uris(read_list(asked.uri, images), home, job_id, progress)
+        manifest = _from_entries(read_list(asked.uri, images), home, job_id, progress)
     else:
         source = str(asked.uri)
         place = source if source.startswith("az://") else local_path(source)
@@ -46,15 +53,16 @@ def open_input(
     return source, manifest
 
 
-def read_list(uri: str, images: Images) -> list[str]:
-    """The addresses in the column or field `uri` of a CSV or JSONL file; relative ones lie beside it.
+def read_list(uri: str, images: Images) -> list[Entry]:
+    """The rows of a CSV file with a column `uri`, or of a JSONL file: objects with that field, or addresses alone.
 
-    Raises GlintError with the line of what is wrong.
+    Relative addresses lie beside the file; values are text, empty ones None. Raises GlintError with the line of what is
+    wrong.
     """
     text = _text(uri, images)
     entries = _csv(text, uri) if uri.endswith(".csv") else _jsonl(text, uri)
     folder = uri.rpartition("/")[0]
-    return [address(entry, folder) for entry in entries]
+    return [{**entry, "uri": address(str(entry["uri"]), folder)} for entry in entries]
 
 
 def _text(uri: str, images: Images) -> str:
@@ -68,15 +76,15 @@ def _text(uri: str, images: Images) -> str:
         raise GlintError(f"input {uri} cannot be read: {error}") from None
 
 
-def _csv(text: str, uri: str) -> Iterator[str]:
+def _csv(text: str, uri: str) -> Iterator[Entry]:
     rows = csv.DictReader(io.StringIO(text))
     if "uri" not in (rows.fieldnames or ()):
         raise GlintError(f"input {uri} needs a column uri; it has {', '.join(rows.fieldnames or ()) or 'none'}")
     for row in rows:
-        yield _named(row["uri"], uri, rows.line_num)
+        yield _named(row, uri, rows.line_num)
 
 
-def _jsonl(text: str, uri: str) -> Iterator[str]:
+def _jsonl(text: str, uri: str) -> Iterator[Entry]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -84,22 +92,35 @@ def _jsonl(text: str, uri: str) -> Iterator[str]:
             entry = json.loads(line)
         except ValueError:
             raise GlintError(f"input {uri}, line {number}, is not JSON") from None
-        yield _named(entry.get("uri") if isinstance(entry, dict) else entry, uri, number)
+        yield _named(entry if isinstance(entry, dict) else {"uri": entry}, uri, number)
 
 
-def _named(value: object, uri: str, number: int) -> str:
-    if not isinstance(value, str) or not value:
+def _named(row: Mapping[str | None, Any], uri: str, number: int) -> Entry:
+    """A row as text, without cells that have no name."""
+    if not isinstance(row.get("uri"), str) or not row["uri"]:
         raise GlintError(f"input {uri}, line {number}, needs a uri, which is text")
-    return value
+    return {name: _cell(value) for name, value in row.items() if name}
 
 
-def _from_uris(uris: Sequence[str], home: Path, job_id: str, progress: Progress) -> Manifest:
-    """A manifest of these images, each once."""
-    once = list(dict.fromkeys(uris))
-    if len(once) < len(uris):
-        progress.say(f"{len(uris) - len(once):,} addresses are named more than once and scored once")
+def _cell(value: Any) -> str | None:
+    return (value or None) if isinstance(value, str | None) else json.dumps(value)
+
+
+def _from_entries(entries: Sequence[Entry], home: Path, job_id: str, progress: Progress) -> Manifest:
+    """A manifest of these images, each once, as the first row about it says."""
+    once: dict[str | None, Entry] = {}
+    for entry in entries:
+        once.setdefault(entry["uri"], entry)
+    if len(once) < len(entries):
+        progress.say(f"{len(entries) - len(once):,} addresses are named more than once and scored once")
+    named = dict.fromkeys(name for entry in once.values() for name in entry)
+    unused = [name for name in named if name in SCHEMA.names and name not in TAKEN]
+    if unused:
+        progress.say(f"columns of the list that are not used: {', '.join(unused)}")
     path = job_folder(home, job_id) / "listing.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    nothing = {name: pa.nulls(len(once), SCHEMA.field(name).type) for name in SCHEMA.names}
-    rows = pa.table({**nothing, "uri": pa.array(once, pa.string())}, schema=SCHEMA)
-    return write_manifest(path, [rows] if once else [], source="list")
+    columns = {name: pa.nulls(len(once), SCHEMA.field(name).type) for name in SCHEMA.names}
+    for name in named:
+        if name not in unused:
+            columns[name] = pa.array([entry.get(name) for entry in once.values()], pa.string())
+    return write_manifest(path, [pa.table(columns)] if once else [], source="list")

@@ -61,6 +61,8 @@ class ScoringProcess:
             self._slots.put(slot)
         self._asked: list[AskedChunk] = []
         self._deaths = self._false_starts = 0
+        self._down_since: float | None = None
+        self._down_s = 0.0
         self._broken: Exception | None = None
         self._threads: Future[dict[str, int]] = Future()
         self._woken, self._wake = multiprocessing.Pipe(duplex=False)
@@ -159,6 +161,8 @@ class ScoringProcess:
     def _hear(self, kind: str, message: list[object]) -> None:
         if kind == "ready":
             self._ready, self._false_starts = True, 0
+            if self._down_since is not None:
+                self._down_s, self._down_since = self._down_s + time.monotonic() - self._down_since, None
             if not self._threads.done():
                 self._threads.set_result(message[0])  # type: ignore[arg-type]
             return
@@ -168,7 +172,8 @@ class ScoringProcess:
         self._deaths = 0
         answer: Written | Decoded | None = None
         if kind == "done":
-            answer = Written(*message[1:])  # type: ignore[arg-type]
+            document, write_s = message[1:]
+            answer = Written(str(document), float(str(write_s)), self._taken_down_s())
         elif kind == "decoded":
             answer = self._decoded(*message)  # type: ignore[arg-type]
         with self._lock:
@@ -181,7 +186,12 @@ class ScoringProcess:
     def _decoded(self, chunk: int, images: list[dict[str, Any]], seconds: float, shape: list[int]) -> Decoded:
         """The pixels follow what is said of them; where the process dies of that, the chunk is asked for again."""
         pixels = np.frombuffer(self._connection.recv_bytes(), np.uint8).reshape(shape)
-        return Decoded(chunk, images, seconds, pixels)
+        return Decoded(chunk, images, seconds, pixels, self._taken_down_s())
+
+    def _taken_down_s(self) -> float:
+        """What is told with one answer is not told with the next."""
+        told, self._down_s = self._down_s, 0.0
+        return told
 
     def _bury(self) -> None:
         """The process has died by itself: of one of the images in flight."""
@@ -213,6 +223,7 @@ class ScoringProcess:
 
     def _replace(self) -> None:
         self._process.wait()  # or it would write of its images when they are forgotten
+        self._down_since = self._down_since or time.monotonic()
         for chunk in self._asked:
             chunk.returned()
         self._forget()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 
@@ -17,11 +18,14 @@ from glint.core.job_options import FIXED, job_options
 from glint.core.names import check_name
 from glint.core.outcome import STATUSES, Outcome
 from glint.core.stores import ABSENT, EVERY, OutcomeFilter, ResultStore, outcome_pages
-from glint.core.submission import Drivers, Submission, request_digest, submission_id
+from glint.core.submission import ALIVE, Drivers, Submission, request_digest, submission_id
 from glint.serving.batch_answers import ErrorGroup, Errors, JobProgress, JobRequest, NewEndpoint, Retry, driver_name
 
 MAX_ERRORS = 20_000
 MAX_EXAMPLES = 3
+DRIVER_ENDS_S = 10.0
+"""That a driver may take to end once its job has: its process ends Ray's part in it."""
+POLL_S = 0.25
 
 logger = logging.getLogger(__name__)
 
@@ -183,12 +187,14 @@ class Desk:
     async def delete_job(self, id: str) -> None:
         """Without the job, its outcomes, files and place in the books.
 
-        ConflictError for one that has not ended, and while the driver of a cancelled one still does: its last words
-        would bring the job back.
+        ConflictError for one that has not ended, and where its driver does not end within DRIVER_ENDS_S after it: its
+        last words would bring the job back.
         """
-        driver = driver_name(await self._ended(id))
-        if await asyncio.to_thread(self._drivers.status, driver) in ("pending", "running"):
-            raise ConflictError(f"the driver of job {id} has not ended yet; try again in a few seconds")
+        driver, deadline = driver_name(await self._ended(id)), time.monotonic() + DRIVER_ENDS_S
+        while await asyncio.to_thread(self._drivers.status, driver) in ALIVE:
+            if time.monotonic() >= deadline:
+                raise ConflictError(f"the driver of job {id} has not ended yet; try again in a few seconds")
+            await asyncio.sleep(POLL_S)
         job = await self.store.get_job(id)
         await self.store.delete_job(id)
         # Also where no job is known: a driver lists and freezes the input before it writes of one.

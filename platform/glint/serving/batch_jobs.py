@@ -12,6 +12,7 @@ from glint import __version__
 from glint.core.endpoint import Deployment, Endpoint
 from glint.core.outcome_files import csv_lines, write_parquet
 from glint.core.stores import MAX_PAGE, OutcomeFilter
+from glint.core.submission import Submission
 from glint.serving.batch_answers import (
     PREFIX,
     Default,
@@ -104,6 +105,10 @@ def _add_endpoints(app: FastAPI, desk: Desk) -> None:
 
 
 def _add_jobs(app: FastAPI, desk: Desk) -> None:
+    async def answer(submission: Submission) -> JobAnswer:
+        job = await desk.store.get_job(submission.id)
+        return job_answer(submission, job.bottleneck if job else None)
+
     @app.post("/endpoints/{name}/jobs", status_code=202, summary="Submit a job")
     async def submit_job(
         name: str,
@@ -128,8 +133,7 @@ def _add_jobs(app: FastAPI, desk: Desk) -> None:
 
     @app.get("/jobs/{id}", summary="One job")
     async def show_job(id: str) -> JobAnswer:
-        submission, job = await desk.job(id), await desk.store.get_job(id)
-        return job_answer(submission, job.bottleneck if job else None)
+        return await answer(await desk.job(id))
 
     @app.delete("/jobs/{id}", status_code=204, summary="Delete a job that has ended, with its outcomes")
     async def delete_job(id: str) -> None:
@@ -146,7 +150,7 @@ def _add_jobs(app: FastAPI, desk: Desk) -> None:
 
     @app.post("/jobs/{id}/cancel", summary="Stop a job; what was done stays")
     async def cancel_job(id: str) -> JobAnswer:
-        return job_answer(await desk.cancel(id))
+        return await answer(await desk.cancel(id))
 
     @app.post("/jobs/{id}/retry", status_code=202, summary="Score what is missing, what failed or everything again")
     async def retry_job(id: str, asked: Retry | None = None) -> JobAnswer:

@@ -122,6 +122,9 @@ def _invalid(request: Request, error: Exception) -> Response:
     reason = "invalid_body" if in_body else "invalid_query"
     if first["type"] == "json_invalid":
         return _response(request, 422, reason, f"the body is not JSON: {first['ctx']['error']}")
+    if first["loc"] == ("body",) and isinstance(first.get("input"), bytes):  # FastAPI has not parsed it
+        sent = request.headers.get("content-type", "none")
+        return _response(request, 422, reason, f"the body must be content-type: application/json, got {sent}")
     where = ".".join(str(part) for part in first["loc"][1:]) or "the body"
     message = f"{first['msg'][:1].lower()}{first['msg'][1:]}".removeprefix("value error, ")
     return _response(request, 422, reason, f"{where}: {message}, got {str(first.get('input'))[:100]!r}")
