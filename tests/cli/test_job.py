@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from glint.core.books import Books
 from glint.core.errors import GlintError
 from glint.core.policy import Policy
 from glint.core.stores import Bridge
-from glint.core.submission import JobInput, Submission
+from glint.core.submission import LEASE, JobInput, Submission
 from glint.pipelines.train import Trained
 from glint.settings import Settings
 from glint.wiring import open_model, open_registry, open_store
@@ -74,6 +75,7 @@ def interrupted() -> Iterator[list[int]]:
         (lambda one: one, False),
         (lambda one: one.end("cancelled"), True),
         (lambda one: one.model_copy(update={"attempt": 2}), True),
+        (lambda one: one.held("127.0.0.1:2"), True),
     ],
 )
 def test_a_driver_ends_when_the_books_say_that_it_is_over(
@@ -85,7 +87,8 @@ def test_a_driver_ends_when_the_books_say_that_it_is_over(
     ends: bool,
 ) -> None:
     monkeypatch.setattr(driver, "WATCH_S", 0.05)
-    begun = submission("models:/boards/1", boards)
+    own = own.model_copy(update={"ray_address": "127.0.0.1:1"})
+    begun = submission("models:/boards/1", boards).held("127.0.0.1:1")
     kept(own, begun)
     with driver._ended_by_the_books(begun, own):
         kept(own, change(begun))
@@ -104,9 +107,35 @@ def test_a_mistake_is_told_by_the_fields_of_the_request(
     monkeypatch.setattr(driver, "_score", mistaken)
     kept(own, submission("models:/boards/1", boards))
     driver.drive("a", own)
+    found = in_the_books(own)
+    assert (found.status, found.error) == ("failed", "input /nowhere is no folder")
+
+
+def test_a_job_with_a_driver_on_another_ray_is_left_alone_until_it_is_silent(
+    own: Settings, boards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = own.model_copy(update={"ray_address": "127.0.0.1:1"})
+    held = submission("models:/boards/1", boards).held("127.0.0.1:2")
+    kept(own, held)
+    with pytest.raises(GlintError, match=r"is driven on another Ray, that at 127\.0\.0\.1:2"):
+        driver.drive("a", mine)
+    assert in_the_books(own) == held
+    kept(own, held.model_copy(update={"seen_at": datetime.now(UTC) - LEASE}))
+
+    def interrupted(*_: object) -> None:
+        now = in_the_books(own)
+        assert (now.status, now.cluster) == ("running", "127.0.0.1:1")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(driver, "_score", interrupted)
+    driver.drive("a", mine)
+    assert in_the_books(own).cluster is None  # whichever server looks first may go on
+
+
+def in_the_books(own: Settings) -> Submission:
     bridge, store = Bridge(), open_store(own)
     found = bridge.run(Books(store).submission("a"))
     bridge.run(store.close())
     bridge.close()
     assert found is not None
-    assert (found[0].status, found[0].error) == ("failed", "input /nowhere is no folder")
+    return found[0]

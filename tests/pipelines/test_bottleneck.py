@@ -31,6 +31,7 @@ def test_a_million_images_cost_what_their_nodes_do_meanwhile(monkeypatch: pytest
     assert (found.images_per_s, found.images_per_s_per_vcpu) == (100.0, 12.5)
     assert (found.node_price, found.num_nodes) == (3.6, 2)
     assert found.cost_per_million == pytest.approx(2 * 3.6 * 1e6 / 100 / 3600)
+    assert found.line.endswith("; a million images cost 20.00")
 
 
 def test_actors_on_one_node_share_its_cores_and_its_price(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,20 +45,24 @@ def test_without_a_price_there_is_no_cost_and_without_images_nothing_at_all(monk
     found = spent(monkeypatch, ("a", FUSED)).bottleneck()
     assert found is not None
     assert (found.node_price, found.cost_per_million) == (None, None)
-    assert found.line == "held up by decoding: decoding busy 90%, inferring 50%, reading 10%, writing 5%"
+    assert found.line == (
+        "held up by decoding: decoding busy 90%, inferring 50%, reading 10%, writing 5%; 25.0 images/s per vCPU"
+    )
     assert Work().bottleneck(node_price=3.6) is None
 
 
 def test_threads_that_both_decode_and_infer_are_full_of_the_two_together(monkeypatch: pytest.MonkeyPatch) -> None:
     found = spent(monkeypatch, ("a", {"read": 16, "decode": 6, "write": 2, "cores": 4})).bottleneck()
     assert found is not None
-    assert found.line == "held up by decoding and inferring: decoding busy 60%, inferring 33%, reading 10%, writing 5%"
+    assert found.line.startswith(
+        "held up by decoding and inferring: decoding busy 60%, inferring 33%, reading 10%, writing 5%; "
+    )
 
 
 def test_the_time_in_which_processes_restarted_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     found = spent(monkeypatch, ("a", FUSED), ("b", FUSED), down_s=8.0).bottleneck()
     assert found is not None
-    assert found.line.endswith("writing 2%; processes restarted 40% of the time")
+    assert found.line.endswith("12.5 images/s per vCPU; processes restarted 40% of the time")
     assert found.seconds["restart"] == 8.0
     hardly = spent(monkeypatch, ("a", FUSED), down_s=0.4).bottleneck()
     assert hardly is not None

@@ -33,6 +33,16 @@ class Brittle(Predictor):
         return super().score(images)
 
 
+class NoNotes:
+    """Told of images, and keeps nothing."""
+
+    def begin(self, row: int) -> None: ...
+
+    def pause(self, row: int) -> None: ...
+
+    def end(self, row: int) -> None: ...
+
+
 def scorer(bundle: Bundle, batch: int) -> Scorer:
     made = Scorer(lambda: Brittle(bundle), Images())
     made._batch = batch
@@ -109,14 +119,38 @@ def test_a_mistake_of_the_settings_is_no_outcome(bundle: Bundle, tmp_path: Path)
 def test_an_image_has_ended_for_who_is_told_before_its_result_is_had(bundle: Bundle, tmp_path: Path) -> None:
     returned, overtaken = threading.Event(), list[bool]()
 
-    def note(place: int, begins: bool) -> None:
-        if not begins:
+    class Told(NoNotes):
+        def end(self, row: int) -> None:
             overtaken.append(returned.wait(0.2))
 
     uris = pictures(tmp_path, [10, 20, POISON])
-    Scorer(lambda: Predictor(bundle), Images()).score(uris, [None] * len(uris), note)
+    Scorer(lambda: Predictor(bundle), Images()).score(uris, [None] * len(uris), Told())
     returned.set()
     assert overtaken == [False] * len(uris)
+
+
+def test_an_image_that_waits_for_a_thread_is_not_worked_on(bundle: Bundle, tmp_path: Path) -> None:
+    """Otherwise its wait would count as time that it takes, and it would be suspected of what others do."""
+    worked_on, most, lock = set[int](), list[int](), threading.Lock()
+
+    class Told(NoNotes):
+        def begin(self, row: int) -> None:
+            with lock:
+                worked_on.add(row)
+                most.append(len(worked_on))
+
+        def pause(self, row: int) -> None:
+            with lock:
+                worked_on.remove(row)
+
+    uris = pictures(tmp_path, list(range(0, 200, 10)))
+    rows = range(100, 120)
+    Scorer(lambda: Predictor(bundle), Images(read_threads=1), concurrency=1).score(
+        uris, [None] * len(uris), Told(), rows
+    )
+    assert max(most) <= 2  # a thread that reads, and one that decodes and infers
+    assert len(most) == 3 * len(uris)
+    assert worked_on == set()
 
 
 def test_chunks_with_the_most_bytes_come_first(tmp_path: Path) -> None:

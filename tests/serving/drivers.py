@@ -6,7 +6,8 @@ from glint.core.submission import DriverStatus
 class PlayedDrivers:
     """core.submission.Drivers without processes."""
 
-    def __init__(self) -> None:
+    def __init__(self, cluster: str = "127.0.0.1:6379") -> None:
+        self.cluster = cluster
         self.submitted: list[tuple[str, str]] = []
         self.statuses: dict[str, DriverStatus] = {}
         self.printed: dict[str, str] = {}

@@ -18,6 +18,7 @@ import glint
 from glint.adapters.sqlite_store import SqliteStore
 from glint.client import RefusedError
 from glint.core.allowed import Allowed
+from glint.core.books import Books
 from glint.core.errors import ConflictError, GlintError
 from glint.core.stores import Bridge, Document
 from glint.pipelines.bottleneck import Work
@@ -150,6 +151,10 @@ def test_the_same_key_makes_the_same_job_and_no_other(client: httpx.Client, endp
     other = client.post("endpoints/boards/jobs", json=asked | {"priority": 1}, headers=key)
     refused(other, 409, "Idempotency-Key 'night 12' was used for another request")
     assert len(client.get("jobs").json()["jobs"]) == 1
+    client.delete("endpoints/boards")
+    later = client.post("endpoints/boards/jobs", json=asked, headers=key)
+    assert (later.status_code, later.json()["id"]) == (202, first.json()["id"])
+    refused(client.post("endpoints/boards/jobs", json=asked, headers={"idempotency-key": ""}), 422, "idempotency-key")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +182,30 @@ def test_a_link_does_not_lead_out_of_an_allowed_folder(client: httpx.Client, end
     refused(
         client.post("endpoints/boards/jobs", json={"input": {"uri": f"{tmp_path}/way-out"}}), 422, "GLINT_BATCH_INPUTS"
     )
+    (tmp_path / "pictures").mkdir()
     submitted(client, input={"uri": f"file://{tmp_path}/pictures"})
+
+
+def test_an_input_that_is_not_there_or_names_no_images_is_refused_at_once(
+    client: httpx.Client, endpoint: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jpg").touch()
+    for name, said in (("nowhere", "does not exist on the server"), ("a.jpg", "ends in .parquet, .csv, .jsonl")):
+        asked = {"input": {"uri": f"{tmp_path}/{name}"}}
+        refused(client.post("endpoints/boards/jobs", json=asked), 422, said)
+
+
+@pytest.mark.parametrize("number", ["1e400", "NaN"])
+def test_numbers_that_no_job_could_have_are_refused(client: httpx.Client, endpoint: str, number: str) -> None:
+    body = f'{{"input": {{"uri": "az://images/line-4"}}, "options": {{"item_timeout_s": {number}}}}}'
+    answer = client.post("endpoints/boards/jobs", content=body, headers={"content-type": "application/json"})
+    refused(answer, 422, "options.item_timeout_s must be a finite number")
+
+
+def test_a_damaged_cursor_is_not_the_last_page(client: httpx.Client, endpoint: str, store: SqliteStore) -> None:
+    id = ended(client, store)
+    for path in ("jobs", f"jobs/{id}/results"):
+        refused(client.get(path, params={"cursor": "zz"}), 422, "cursor")
 
 
 def test_only_allowed_webhooks_over_tls_are_taken(client: httpx.Client, endpoint: str) -> None:
@@ -384,6 +412,20 @@ def test_a_job_is_not_deleted_before_its_driver_has_ended(
     refused(client.delete(f"jobs/{id}"), 409, f"the driver of job {id} has not ended yet")
     drivers.statuses[driver] = "stopped"
     assert client.delete(f"jobs/{id}").status_code == 204
+
+
+def test_a_job_is_not_deleted_while_another_ray_has_its_driver(
+    client: httpx.Client, endpoint: str, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glint.serving.batch_desk.DRIVER_ENDS_S", 0.0)
+    id, bridge = ended(client, store), Bridge()
+    bridge.run(Books(store).change(id, lambda one: one.held("10.0.0.2:6379")))
+    refused(client.delete(f"jobs/{id}"), 409, f"the driver of job {id} has not ended yet")
+    assert client.get(f"jobs/{id}/logs").json()["text"].startswith("The driver is on another Ray, that at 10.0.0.2")
+    bridge.run(Books(store).change(id, lambda one: one.released()))
+    assert client.delete(f"jobs/{id}").status_code == 204
+    bridge.run(store.close())
+    bridge.close()
 
 
 def test_deleting_a_job_that_has_just_ended_waits_for_its_driver(

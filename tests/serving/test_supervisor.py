@@ -12,7 +12,7 @@ from tests.stores.store_documents import chunk_of, job
 
 from glint.adapters.sqlite_store import SqliteStore
 from glint.core.books import Books
-from glint.core.submission import DriverStatus, JobInput, Submission
+from glint.core.submission import LEASE, DriverStatus, JobInput, Submission
 from glint.pipelines.bottleneck import Work
 from glint.pipelines.chunk_answers import Written
 from glint.serving.supervisor import Supervisor
@@ -96,6 +96,53 @@ def test_a_second_supervisor_starts_nothing_twice(books: Books) -> None:
         await rounds(*both)
         await rounds(*both)
         assert drivers.submitted == [("glint-a-1-0", "a"), ("glint-a-2-0", "a")]
+
+    asyncio.run(play())
+
+
+def test_servers_with_a_ray_each_start_one_driver_between_them(books: Books) -> None:
+    async def play() -> None:
+        for id in "abcde":
+            await books.put_submission(submission(id))
+        rays = [PlayedDrivers("10.0.0.1:6379"), PlayedDrivers("10.0.0.2:6379")]
+        both = [Supervisor(books, drivers, unheard, max_running=5) for drivers in rays]
+        for _ in range(3):
+            await rounds(*both)
+        assert sorted(id for drivers in rays for _, id in drivers.submitted) == list("abcde")
+        for drivers in rays:
+            for _, id in drivers.submitted:
+                found = await books.submission(id)
+                assert found is not None
+                assert found[0].cluster == drivers.cluster
+
+    asyncio.run(play())
+
+
+def test_a_job_whose_ray_has_gone_silent_is_taken_over(books: Books) -> None:
+    async def play() -> None:
+        running = submission("a", status="running").held("10.0.0.1:6379")
+        await books.put_submission(running)
+        here = PlayedDrivers("10.0.0.2:6379")
+        await Supervisor(books, here, unheard).round()
+        assert here.submitted == []
+        await books.put_submission(running.model_copy(update={"seen_at": datetime.now(UTC) - LEASE}))
+        await Supervisor(books, here, unheard).round()
+        assert here.submitted == [("glint-a-1-0", "a")]
+
+    asyncio.run(play())
+
+
+def test_a_driver_that_starts_for_long_is_not_taken_for_silent(books: Books) -> None:
+    async def play() -> None:
+        here = PlayedDrivers()
+        await books.put_submission(submission("a"))
+        await Supervisor(books, here, unheard).round()
+        long_ago = datetime.now(UTC) - LEASE
+        await books.change("a", lambda one: one.model_copy(update={"seen_at": long_ago}))
+        await Supervisor(books, here, unheard).round()
+        found = await books.submission("a")
+        assert found is not None
+        assert found[0].is_held_elsewhere("10.0.0.2:6379")
 
     asyncio.run(play())
 

@@ -25,7 +25,7 @@ class RayJobs:
     """
 
     def __init__(self, address: str, environment: Mapping[str, str]) -> None:
-        self.address = address
+        self.cluster = address
         self.environment = dict(environment)
         self._client: Any = None
 
@@ -69,7 +69,7 @@ class RayJobs:
             from ray.dashboard.utils import ray_address_to_api_server_url
             from ray.job_submission import JobSubmissionClient
 
-            self._client = JobSubmissionClient(ray_address_to_api_server_url(self.address))
+            self._client = JobSubmissionClient(ray_address_to_api_server_url(self.cluster))
         return self._client
 
 

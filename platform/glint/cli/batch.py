@@ -127,7 +127,7 @@ def run(
     said = [result.error] if result.error else []
     said += [result.bottleneck.line] if result.bottleneck else []
     said += [next_step(f"batch results {result.job}")] if result.unstarted < result.num_images else []
-    emit(result, json, fields(result), *said)
+    emit(result, json, fields(result, "bottleneck", "error"), *said)
     if result.status != "completed":
         raise typer.Exit(UNFINISHED)
 

@@ -102,7 +102,7 @@ def status(
             emit(groups, json, rows(shown, [[getattr(one, name) for name in shown] for one in groups.groups]))
         else:
             progress = client.batch.progress(job)
-            emit(progress, json, fields(progress), *_said(progress, client.batch.job(job).error))
+            emit(progress, json, fields(progress, "bottleneck"), *_said(progress, client.batch.job(job).error))
 
 
 def watch(job: JobId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
@@ -123,7 +123,7 @@ def watch(job: JobId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
                 begun = True
             told.update(last.done)
         said = _said(last, client.batch.job(job).error)
-    emit(last, json, fields(last), *said, next_step(f"batch results {job} --url {url}"))
+    emit(last, json, fields(last, "bottleneck"), *said, next_step(f"batch results {job} --url {url}"))
     if last.status != "completed":
         raise typer.Exit(FAILED)
 

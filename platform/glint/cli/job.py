@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from glint.pipelines.batch_run import BatchRun
     from glint.wiring.models import Model
 
-WATCH_S = 5.0
+WATCH_S = 3.0
 """Between looks of a driver at what the books say of it."""
+OF_ITS_OWN = "a Ray of the driver's own"
 OWN_POLICY = 0
 """The number of the policy that a bundle came with."""
 
@@ -70,6 +71,8 @@ def drive(job_id: str, settings: Settings) -> None:
         _end(submission, settings, "failed", said)
     except KeyboardInterrupt:
         print(f"glint: job {job_id} was told to stop; what is done stays", file=sys.stderr)
+        with suppress(GlintError):  # it is taken for gone LEASE later
+            _change(job_id, settings, lambda one: one.released() if _is_same(one, submission) else None)
     else:
         print(result.model_dump_json())
         _end(submission, settings, _ENDS[result.status], result.error)
@@ -150,15 +153,19 @@ def _with_policy(model: Model, digest: str, settings: Settings) -> Model:
 def _ended_by_the_books(begun: Submission, settings: Settings) -> Iterator[None]:
     """Interrupts this process once the books say that it is over: also where nobody could tell Ray to stop it.
 
-    So does a later attempt, and the deletion of the job.
+    So does a later attempt, a driver on another Ray, and the deletion of the job. Until then the books are told that it
+    lives.
     """
-    done = threading.Event()
+    done, cluster = threading.Event(), _cluster(settings)
+
+    def renewed(now: Submission) -> Submission | None:
+        return now.held(cluster) if _is_same(now, begun) and not now.ended and now.is_to_renew(cluster) else None
 
     def watch() -> None:
         while not done.wait(WATCH_S):
             with suppress(GlintError):  # the next look may find the store again
-                now = _change(begun.id, settings, lambda submission: None)
-                if now is None or now.ended or now.attempt != begun.attempt:
+                now = _change(begun.id, settings, renewed)
+                if now is None or now.ended or not _is_same(now, begun):
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
 
@@ -172,11 +179,12 @@ def _ended_by_the_books(begun: Submission, settings: Settings) -> Iterator[None]
 
 def _begin(job_id: str, settings: Settings) -> Submission | None:
     """The submission, marked as running; None where it has ended. Raises GlintError where there is none."""
+    cluster = _cluster(settings)
 
     def begin(submission: Submission) -> Submission | None:
-        if submission.ended:
+        if submission.ended or submission.is_held_elsewhere(cluster):
             return None
-        return submission.model_copy(update={"status": "running", "started_at": datetime.now(UTC)})
+        return submission.held(cluster).model_copy(update={"status": "running", "started_at": datetime.now(UTC)})
 
     after = _change(job_id, settings, begin)
     if after is None:
@@ -184,14 +192,26 @@ def _begin(job_id: str, settings: Settings) -> Submission | None:
     if after.ended:
         print(f"glint: job {job_id} is {after.status} already", file=sys.stderr)
         return None
+    if after.cluster != cluster:
+        raise GlintError(f"--job {job_id!r} is driven on another Ray, that at {after.cluster}")
     return after
+
+
+def _cluster(settings: Settings) -> str:
+    return settings.ray_address or OF_ITS_OWN
+
+
+def _is_same(now: Submission, begun: Submission) -> bool:
+    """Whether the job is still this driver's: neither another attempt's nor one of another Ray."""
+    return (now.attempt, now.cluster) == (begun.attempt, begun.cluster)
 
 
 def _end(begun: Submission, settings: Settings, status: SubmissionStatus, error: str | None = None) -> None:
     """Write the end, unless somebody has written another, or another attempt has begun."""
 
     def end(submission: Submission) -> Submission | None:
-        return None if submission.ended or submission.attempt != begun.attempt else submission.end(status, error)
+        mine = not submission.ended and _is_same(submission, begun)
+        return submission.end(status, error).released() if mine else None
 
     _change(begun.id, settings, end)
 

@@ -9,12 +9,14 @@ from pydantic import BaseModel
 from rich.table import Table
 
 
-def fields(result: BaseModel) -> Table:
-    """A result's fields, a line each."""
+def fields(result: BaseModel, *without: str) -> Table:
+    """A result's fields, a line each, but for those that are told in another way."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="cyan")
     table.add_column(overflow="fold")
     for name in type(result).model_fields:
+        if name in without:
+            continue
         table.add_row(name.replace("_", " "), value_text(getattr(result, name)))
     return table
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from glint.core.errors import GlintError
+from glint.core.errors import GlintError, MissingError
 
 
 class Deployment(BaseModel):
@@ -45,8 +45,10 @@ class Endpoint(BaseModel):
         )
 
     def withdraw(self, name: str) -> Endpoint:
-        """Without that deployment; raises GlintError where there is none, and for the default one beside others."""
-        self.deployment(name)
+        """Without that deployment; MissingError where there is none, GlintError for the default one beside others."""
+        if name not in self.deployments:
+            known = ", ".join(sorted(self.deployments)) or "none yet"
+            raise MissingError(f"endpoint {self.name!r} has no deployment {name!r}; its deployments are {known}")
         rest = {key: value for key, value in self.deployments.items() if key != name}
         if name == self.default and rest:
             raise GlintError(

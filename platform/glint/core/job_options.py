@@ -23,7 +23,7 @@ _PERCENT = re.compile(r"(\d+(?:\.\d+)?) ?%")
 class JobOptions(BaseModel):
     """The options of a batch job, with defaults that suit most of them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     mini_batch_size: int = Field(
         default=CHUNK_ROWS, ge=1, le=CHUNK_ROWS, description="images scored and written together; fixed once begun"
@@ -34,7 +34,9 @@ class JobOptions(BaseModel):
     max_retries: int = Field(
         default=1, ge=1, le=10, description="tries, alone, of an image that its process died on or took too long for"
     )
-    item_timeout_s: float = Field(default=120, gt=0, description="for one image, from reading it to its scores")
+    item_timeout_s: float = Field(
+        default=120, gt=0, description="for each step of an image: reading, decoding, inferring"
+    )
     mini_batch_timeout_s: float = Field(default=1800, gt=0, description="for the images of one mini-batch")
     error_threshold: int | str = Field(
         default="5%", description="images, as a count or a share, that may end other than ok before the job fails"

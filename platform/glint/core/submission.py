@@ -10,7 +10,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -22,6 +22,11 @@ WAITING: tuple[str, ...] = ("queued", "running")
 
 DriverStatus = Literal["pending", "running", "succeeded", "failed", "stopped"]
 ALIVE: tuple[str, ...] = ("pending", "running")
+
+LEASE = timedelta(seconds=20)
+"""How long a job is left to the Ray that last said it had a driver there: servers of one store may have Rays of their
+own, which know nothing of each other's drivers."""
+RENEWED_AFTER = LEASE / 4
 
 
 class JobInput(BaseModel):
@@ -62,6 +67,8 @@ class Submission(BaseModel):
     request_digest: str = Field(description="of the request, to tell a repeated one from another under the same key")
     status: SubmissionStatus = "queued"
     attempt: int = Field(default=1, description="of the driver; each has a name of its own")
+    cluster: str | None = Field(default=None, description="the Ray that has the driver, by the address of its GCS")
+    seen_at: datetime | None = Field(default=None, description="when the driver there, or who started it, last said so")
     first_attempt: int = Field(default=1, description="since it was last asked for")
     max_attempts: int = Field(default=3, ge=1, le=20)
     error: str | None = None
@@ -93,11 +100,35 @@ class Submission(BaseModel):
     def again(self) -> Submission:
         """Queued for a new attempt by somebody's wish."""
         fresh = {"status": "queued", "error": None, "ended_at": None, "notified": False, "notices": 0}
-        return self.model_copy(update=fresh | {"attempt": self.attempt + 1, "first_attempt": self.attempt + 1})
+        fresh |= {"attempt": self.attempt + 1, "first_attempt": self.attempt + 1, "started_at": None}
+        return self.released().model_copy(update=fresh)
+
+    def is_held_elsewhere(self, cluster: str) -> bool:
+        """Whether another Ray than this one has its driver, by what was said within LEASE."""
+        return self.cluster != cluster and self._seen_within(LEASE)
+
+    def is_to_renew(self, cluster: str) -> bool:
+        """Whether it is time to say again that this Ray has its driver."""
+        return self.cluster != cluster or not self._seen_within(RENEWED_AFTER)
+
+    def held(self, cluster: str) -> Submission:
+        """This Ray has its driver, as of now."""
+        return self.model_copy(update={"cluster": cluster, "seen_at": datetime.now(UTC)})
+
+    def released(self) -> Submission:
+        """No Ray has a driver of it."""
+        return self.model_copy(update={"cluster": None, "seen_at": None})
+
+    def _seen_within(self, time: timedelta) -> bool:
+        return self.seen_at is not None and datetime.now(UTC) - self.seen_at < time
 
 
 class Drivers(Protocol):
     """Starts the process that drives a job, and knows how it is. All methods block and may be called from a thread."""
+
+    @property
+    def cluster(self) -> str:
+        """Where it starts them: the address of a Ray."""
 
     def submit(self, name: str, job_id: str) -> None:
         """Start the driver of a job under that name; a name that was submitted before starts nothing."""

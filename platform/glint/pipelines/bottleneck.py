@@ -71,16 +71,21 @@ class Work:
         threads = self._threads | Counter(infer=self._threads["decode"]) if shared else self._threads
         busy = {step: min(1.0, self._seconds[step] / (threads[step] * elapsed)) for step in DOING}
         down = self._seconds["restart"] / (self._num_processes * elapsed)
+        per_vcpu = round(self.images_per_s / self._num_cores, 1)
         hours = 1e6 / self.images_per_s / 3600
+        cost = None if node_price is None else round(node_price * len(self._nodes) * hours, 2)
+        told = [_line(busy, shared), f"{per_vcpu} images/s per vCPU"]
+        told += [f"processes restarted {down:.0%} of the time"] if down >= NOTABLE else []
+        told += [f"a million images cost {cost:.2f}"] if cost is not None else []
         return Bottleneck(
-            line=_line(busy, shared) + (f"; processes restarted {down:.0%} of the time" if down >= NOTABLE else ""),
+            line="; ".join(told),
             seconds={step: round(self._seconds[step], 2) for step in (*DOING, "wait", "restart")},
             busy={step: round(share, 3) for step, share in busy.items()},
             images_per_s=round(self.images_per_s, 1),
-            images_per_s_per_vcpu=round(self.images_per_s / self._num_cores, 1),
+            images_per_s_per_vcpu=per_vcpu,
             node_price=node_price,
             num_nodes=len(self._nodes),
-            cost_per_million=None if node_price is None else round(node_price * len(self._nodes) * hours, 2),
+            cost_per_million=cost,
         )
 
 

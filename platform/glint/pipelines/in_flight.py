@@ -1,4 +1,4 @@
-"""Which images of a chunk are in flight: memory that the process that scores shares with what watches it.
+"""Which images of a chunk are worked on: memory that the process that scores shares with what watches it.
 
 Whatever the process dies of, what it wrote last is there to be read. To be told of each image through a pipe cost an
 image half a millisecond of a core, for the writing, the reading and the waking up.
@@ -17,7 +17,7 @@ WAITING, ENDED = np.nan, np.inf
 
 
 class InFlight:
-    """For each row of a chunk, when it began by time.monotonic(); not yet, or no more, in flight else.
+    """For each row of a chunk, when a step of it began by time.monotonic(); it waits, or has ended, else.
 
     One process writes, and another one reads at any time; a value is written whole or not at all.
     """
@@ -26,8 +26,12 @@ class InFlight:
         self._since = since
 
     def begin(self, row: int) -> None:
-        """A row begins."""
+        """A step of a row begins."""
         self._since[row] = time.monotonic()
+
+    def pause(self, row: int) -> None:
+        """A row waits for its next step: nothing can go wrong with it meanwhile."""
+        self._since[row] = WAITING
 
     def end(self, row: int) -> None:
         """A row has ended."""
@@ -38,7 +42,7 @@ class InFlight:
         self._since[:] = WAITING
 
     def since(self) -> dict[int, float]:
-        """Rows that have begun and not ended, and when they began."""
+        """Rows that are worked on, and since when."""
         now = self._since.copy()
         return {int(row): float(now[row]) for row in np.flatnonzero(np.isfinite(now))}
 

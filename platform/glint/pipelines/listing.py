@@ -39,10 +39,11 @@ def open_input(
     """
     if asked.uris:
         entries: Sequence[Entry] = [{"uri": uri} for uri in asked.uris]
-        source, manifest = "a list of addresses", _from_entries(entries, home, job_id, progress)
+        source = "a list of addresses"
+        manifest = _from_entries(source, entries, home, job_id, progress)
     elif asked.uri is not None and asked.uri.endswith(LISTS):
         source = asked.uri
-        manifest = _from_entries(read_list(asked.uri, images), home, job_id, progress)
+        manifest = _from_entries(source, read_list(asked.uri, images), home, job_id, progress)
     else:
         source = str(asked.uri)
         place = source if source.startswith("az://") else local_path(source)
@@ -106,8 +107,10 @@ def _cell(value: Any) -> str | None:
     return (value or None) if isinstance(value, str | None) else json.dumps(value)
 
 
-def _from_entries(entries: Sequence[Entry], home: Path, job_id: str, progress: Progress) -> Manifest:
+def _from_entries(source: str, entries: Sequence[Entry], home: Path, job_id: str, progress: Progress) -> Manifest:
     """A manifest of these images, each once, as the first row about it says."""
+    if not entries:
+        raise GlintError(f"input {source} names no image")
     once: dict[str | None, Entry] = {}
     for entry in entries:
         once.setdefault(entry["uri"], entry)
@@ -123,4 +126,4 @@ def _from_entries(entries: Sequence[Entry], home: Path, job_id: str, progress: P
     for name in named:
         if name not in unused:
             columns[name] = pa.array([entry.get(name) for entry in once.values()], pa.string())
-    return write_manifest(path, [pa.table(columns)] if once else [], source="list")
+    return write_manifest(path, [pa.table(columns)], source="list")

@@ -13,8 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -49,12 +48,29 @@ class Scored:
     timings_ms: dict[str, float] | None = None
 
 
-Note = Callable[[int, bool], None]
-"""Told of an image, by its place, that it begins (True) or has ended (False); called from several threads."""
+class Notes(Protocol):
+    """Told of images, by the numbers of their rows; called from several threads."""
+
+    def begin(self, row: int) -> None:
+        """A step of it begins."""
+
+    def pause(self, row: int) -> None:
+        """It waits for its next step."""
+
+    def end(self, row: int) -> None:
+        """It is done with."""
 
 
-def unnoted(place: int, begins: bool) -> None:
+class _Unnoted:
     """Nobody needs to know."""
+
+    def begin(self, row: int) -> None:
+        pass
+
+    pause = end = begin
+
+
+UNNOTED = _Unnoted()
 
 
 @dataclass
@@ -63,7 +79,9 @@ class _Image:
 
     uri: str
     etag: str | None
-    leave: Callable[[], None]
+    row: int
+    notes: Notes
+    room: threading.Semaphore
     data: bytes = b""
     pixels: torch.Tensor | None = None
     width: int | None = None
@@ -74,12 +92,14 @@ class _Image:
 
     def begin(self) -> float:
         """The wait for a thread is over."""
+        self.notes.begin(self.row)
         now = time.perf_counter()
         self.timings_ms["wait"] = self.timings_ms.get("wait", 0.0) + (now - self.waits_since) * 1000
         return now
 
     def end(self, step: str, began: float, share: int = 1) -> None:
         """A step is done, of `share` images together; the wait for the next one begins."""
+        self.notes.pause(self.row)
         self.waits_since = time.perf_counter()
         self.timings_ms[step] = (self.waits_since - began) * 1000 / share
 
@@ -93,6 +113,11 @@ class _Image:
         """Something went wrong that is not the image's fault."""
         self.leave()
         self.scored.set_exception(error)
+
+    def leave(self) -> None:
+        """It is on its way no more."""
+        self.notes.end(self.row)
+        self.room.release()
 
 
 class Decoder:
@@ -111,21 +136,22 @@ class Decoder:
         self._room = threading.Semaphore(self.threads["read"] + 2 * self.threads["decode"] + room)
         torch.set_num_threads(1)
 
-    def score(self, uris: Sequence[str], etags: Sequence[str | None], note: Note = unnoted) -> list[Scored]:
-        """One result for each address, in order, whatever becomes of its neighbours."""
+    def score(
+        self,
+        uris: Sequence[str],
+        etags: Sequence[str | None],
+        notes: Notes = UNNOTED,
+        rows: Sequence[int] | None = None,
+    ) -> list[Scored]:
+        """One result for each address, in order, whatever becomes of its neighbours; `notes` are told of `rows`."""
         images = [
-            _Image(uri, etag, partial(self._leave, place, note))
-            for place, (uri, etag) in enumerate(zip(uris, etags, strict=True))
+            _Image(uri, etag, row, notes, self._room)
+            for uri, etag, row in zip(uris, etags, range(len(uris)) if rows is None else rows, strict=True)
         ]
-        for place, image in enumerate(images):
+        for image in images:
             self._room.acquire()
-            note(place, True)
             self._next("read", self._read, image)
         return [image.scored.result() for image in images]
-
-    def _leave(self, place: int, note: Note) -> None:
-        note(place, False)
-        self._room.release()
 
     def _next(self, step: str, work: Callable[[_Image], None], image: _Image) -> None:
         image.waits_since = time.perf_counter()
@@ -167,9 +193,15 @@ class Scorer(Decoder):
             self._pools["infer"] = ThreadPoolExecutor(1, "glint-infer")
         self._waiting: deque[_Image] = deque()
 
-    def score(self, uris: Sequence[str], etags: Sequence[str | None], note: Note = unnoted) -> list[Scored]:
-        """One result for each address, in order, whatever becomes of its neighbours."""
-        results = super().score(uris, etags, note)
+    def score(
+        self,
+        uris: Sequence[str],
+        etags: Sequence[str | None],
+        notes: Notes = UNNOTED,
+        rows: Sequence[int] | None = None,
+    ) -> list[Scored]:
+        """As of Decoder, with probabilities; raises RuntimeError for an engine that fails on every image."""
+        results = super().score(uris, etags, notes, rows)
         check_engine(results)
         return results
 

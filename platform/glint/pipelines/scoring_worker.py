@@ -24,7 +24,7 @@ from glint.pipelines.batch_run import CHUNKS_AT_ONCE, BatchRun
 from glint.pipelines.chunk_answers import Decoded, Written
 from glint.pipelines.chunk_writer import ChunkWriter
 from glint.pipelines.in_flight import InFlight, opened
-from glint.pipelines.scoring import Decoder, Scored, Scorer, num_cores
+from glint.pipelines.scoring import Decoder, Notes, Scored, Scorer, num_cores
 
 
 def work(run: BatchRun, apart: bool, connection: Connection, in_flight: list[InFlight]) -> None:
@@ -79,7 +79,7 @@ def _answer(
     """Do a chunk and tell how it ended."""
     try:
         verdicts = {int(row): ImageError(*verdict) for row, verdict in given.items()}
-        done = chunks.score(chunk, alone, verdicts, lambda row, begins: rows.begin(row) if begins else rows.end(row))
+        done = chunks.score(chunk, alone, verdicts, rows)
     except GlintError as mistake:
         tell("away" if isinstance(mistake, StoreError) else "mistake", chunk, str(mistake))
     except Exception:  # noqa: BLE001 - the edge of a process: its parent raises it
@@ -100,14 +100,13 @@ class ChunkScorer:
         self._writer, self._scorer = ChunkWriter(run, scorer.predictor), scorer
         self.threads = scorer.threads | {"write": CHUNKS_AT_ONCE, "cores": num_cores()}
 
-    def score(self, chunk: int, alone: Sequence[int], verdicts: Mapping[int, ImageError], note: Any) -> Written:
+    def score(self, chunk: int, alone: Sequence[int], verdicts: Mapping[int, ImageError], notes: Notes) -> Written:
         """The chunk's document, which is written with its outcomes.
 
-        The rows `alone` are scored first and one by one, those with a verdict not at all. `note` is told of each row
-        that begins (True) or has ended (False).
+        The rows `alone` are scored first and one by one, those with a verdict not at all. `notes` are told of each.
         """
         began, rows = time.perf_counter(), self._run.chunk_rows(chunk)
-        scored = score_rows(self._scorer, rows, alone, verdicts, note)
+        scored = score_rows(self._scorer, rows, alone, verdicts, notes)
         return self._writer.write(chunk, rows, scored, time.perf_counter() - began)
 
 
@@ -122,10 +121,10 @@ class ChunkDecoder:
         self._decoder = Decoder(preparer, run.images, run.options.concurrency)
         self.threads = self._decoder.threads | {"cores": num_cores()}
 
-    def score(self, chunk: int, alone: Sequence[int], verdicts: Mapping[int, ImageError], note: Any) -> Decoded:
+    def score(self, chunk: int, alone: Sequence[int], verdicts: Mapping[int, ImageError], notes: Notes) -> Decoded:
         """The chunk's pixels, and what was wrong with the rest; arguments as of ChunkScorer.score."""
         began, rows = time.perf_counter(), self._run.chunk_rows(chunk)
-        found = score_rows(self._decoder, rows, alone, verdicts, note)
+        found = score_rows(self._decoder, rows, alone, verdicts, notes)
         scored = [found[place] for place in range(len(rows))]
         pixels = [row.pixels for row in scored if row.pixels is not None]
         stacked = torch.stack(pixels) if pixels else torch.zeros((0, 3, 1, 1), dtype=torch.uint8)
@@ -137,15 +136,14 @@ def score_rows(
     rows: list[dict[str, Any]],
     alone: Sequence[int],
     verdicts: Mapping[int, ImageError],
-    note: Any,
+    notes: Notes,
 ) -> dict[int, Scored]:
     """What became of each row of a chunk, by its place: those `alone` first and one by one, the rest together."""
     scored = {row: Scored(error=error) for row, error in verdicts.items()}
     rest = [row for row in range(len(rows)) if row not in scored and row not in alone]
     for part in [*([row] for row in alone), rest]:
         uris, etags = [rows[row]["uri"] for row in part], [rows[row]["etag"] for row in part]
-        found = decoder.score(uris, etags, lambda place, begins, part=part: note(part[place], begins))  # type: ignore[misc]
-        scored |= dict(zip(part, found, strict=True))
+        scored |= dict(zip(part, decoder.score(uris, etags, notes, part), strict=True))
     return scored
 
 

@@ -73,7 +73,9 @@ class JobAnswer(BaseModel):
     attempt: int = Field(description="how many drivers it has had, over its retries too")
     max_attempts: int = Field(description="drivers that may die, counted from the last retry")
     driver: str = Field(description="what Ray calls the driver of this attempt")
+    cluster: str | None = Field(description="the Ray that has the driver; null while there is none")
     error: str | None
+    notified: bool = Field(description="whether its webhook was told of the end, or given up; false without one")
     bottleneck: Bottleneck | None = Field(description="what held the last run up; null before and in lists")
     created_at: datetime
     started_at: datetime | None

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 
+from glint.adapters.files import local_path
 from glint.core.allowed import Allowed
 from glint.core.books import Books
 from glint.core.endpoint import Deployment, Endpoint
@@ -23,6 +24,8 @@ from glint.serving.batch_answers import ErrorGroup, Errors, JobProgress, JobRequ
 
 MAX_ERRORS = 20_000
 MAX_EXAMPLES = 3
+KINDS = (".parquet", ".csv", ".jsonl")
+"""Of files that name images."""
 DRIVER_ENDS_S = 10.0
 """That a driver may take to end once its job has: its process ends Ray's part in it."""
 POLL_S = 0.25
@@ -109,15 +112,21 @@ class Desk:
 
     async def submit(self, endpoint_name: str, asked: JobRequest, key: str | None) -> Submission:
         """A job, queued; under the same key the one that was queued before, ConflictError if it was another request."""
+        id, digest = submission_id(endpoint_name, key), request_digest(asked.model_dump(mode="json"))
+        # First of all: whatever became of endpoint, deployment and settings, it is the same job.
+        if key is not None and (known := await self.books.submission(id)):
+            return _same(known[0], digest, key)
         endpoint = await self.endpoint(endpoint_name)
         name, deployment = endpoint.deployment(asked.deployment)
         options = {**deployment.options, **asked.options}
         job_options(options)
         self._allowed.check_inputs(asked.input.named)
+        if asked.input.uri is not None:
+            await asyncio.to_thread(_check_place, asked.input.uri)
         if asked.webhook is not None:
             self._allowed.check_webhook(asked.webhook)
         submission = Submission(
-            id=submission_id(endpoint_name, key),
+            id=id,
             endpoint=endpoint_name,
             deployment=name,
             model=deployment.model,
@@ -126,15 +135,12 @@ class Desk:
             priority=asked.priority,
             max_attempts=asked.max_attempts,
             webhook=asked.webhook,
-            request_digest=request_digest(asked.model_dump(mode="json")),
+            request_digest=digest,
         )
         try:
             await self.books.put_submission(submission, ABSENT)
-        except ConflictError:
-            known = await self.job(submission.id)
-            if known.request_digest != submission.request_digest:
-                raise ConflictError(f"Idempotency-Key {key!r} was used for another request, job {known.id}") from None
-            return known
+        except ConflictError:  # somebody was quicker with the same key
+            return _same(await self.job(id), digest, key)
         return submission
 
     async def job(self, id: str) -> Submission:
@@ -190,8 +196,8 @@ class Desk:
         ConflictError for one that has not ended, and where its driver does not end within DRIVER_ENDS_S after it: its
         last words would bring the job back.
         """
-        driver, deadline = driver_name(await self._ended(id)), time.monotonic() + DRIVER_ENDS_S
-        while await asyncio.to_thread(self._drivers.status, driver) in ALIVE:
+        deadline = time.monotonic() + DRIVER_ENDS_S
+        while await self._has_driver(await self._ended(id)):
             if time.monotonic() >= deadline:
                 raise ConflictError(f"the driver of job {id} has not ended yet; try again in a few seconds")
             await asyncio.sleep(POLL_S)
@@ -202,6 +208,10 @@ class Desk:
         await asyncio.to_thread(_remove_files, id, frozen)
         await self.books.delete_submission(id)
 
+    async def _has_driver(self, submission: Submission) -> bool:
+        status = await asyncio.to_thread(self._drivers.status, driver_name(submission))
+        return status in ALIVE or submission.is_held_elsewhere(self._drivers.cluster)
+
     async def _ended(self, id: str) -> Submission:
         submission = await self.job(id)
         if not submission.ended:
@@ -211,7 +221,10 @@ class Desk:
     async def logs(self, id: str) -> tuple[int, str]:
         """The latest attempt and what its driver has printed."""
         submission = await self.job(id)
-        return submission.attempt, await asyncio.to_thread(self._drivers.logs, driver_name(submission))
+        text = await asyncio.to_thread(self._drivers.logs, driver_name(submission))
+        if not text and submission.is_held_elsewhere(self._drivers.cluster):
+            text = f"The driver is on another Ray, that at {submission.cluster}, and so is what it prints.\n"
+        return submission.attempt, text
 
     async def progress(self, id: str) -> JobProgress:
         """Sums over the chunks that stand."""
@@ -259,6 +272,24 @@ class Desk:
         """The statuses other than ok that the job has, by its chunks."""
         found = {status async for chunk in self.store.chunks(id) for status in chunk.statuses}
         return [status for status in STATUSES if status in found and status != "ok"]
+
+
+def _same(known: Submission, digest: str, key: str | None) -> Submission:
+    """The job that a key stands for; ConflictError where that was another request."""
+    if known.request_digest != digest:
+        raise ConflictError(f"Idempotency-Key {key!r} was used for another request, job {known.id}")
+    return known
+
+
+def _check_place(uri: str) -> None:
+    """Raise GlintError for a path where there is nothing, or no such kind of file; what az:// has, the driver finds."""
+    if uri.startswith("az://"):
+        return
+    path = Path(local_path(uri))
+    if not path.exists():
+        raise GlintError(f"input {uri} does not exist on the server")
+    if path.is_file() and path.suffix not in KINDS:
+        raise GlintError(f"input {uri} must be a folder, or a file that ends in {', '.join(KINDS)}")
 
 
 def _remove_files(id: str, frozen: Path) -> None:

@@ -48,7 +48,8 @@ PROBLEMS = problem_responses(
     }
 )
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
-Cursor = Annotated[str | None, Query(description="of the page before")]
+OUTCOME_ID, SORT_KEY = "^[0-9a-f]{40}$", r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00\|.+$"
+"""What cursors look like: a damaged one would otherwise be behind the last page."""
 Confidence = Annotated[float | None, Query(ge=0, le=1)]
 
 
@@ -115,7 +116,7 @@ def _add_jobs(app: FastAPI, desk: Desk) -> None:
         asked: JobRequest,
         response: Response,
         idempotency_key: Annotated[
-            str | None, Header(max_length=200, description="makes a repetition harmless")
+            str | None, Header(min_length=1, max_length=200, description="makes a repetition harmless")
         ] = None,
     ) -> JobAnswer:
         job = job_answer(await desk.submit(name, asked, idempotency_key))
@@ -125,7 +126,7 @@ def _add_jobs(app: FastAPI, desk: Desk) -> None:
     @app.get("/jobs", summary="Jobs, the newest first")
     async def list_jobs(
         endpoint: Annotated[str | None, Query(description="only those of this one")] = None,
-        cursor: Cursor = None,
+        cursor: Annotated[str | None, Query(description="of the page before", pattern=SORT_KEY)] = None,
         limit: Limit = 100,
     ) -> Jobs:
         found, following = await desk.books.submissions(endpoint, cursor, limit)
@@ -174,7 +175,7 @@ def _add_results(app: FastAPI, desk: Desk) -> None:
         format: Annotated[
             Literal["json", "csv", "parquet"], Query(description="json comes in pages, the others whole")
         ] = "json",
-        cursor: Cursor = None,
+        cursor: Annotated[str | None, Query(description="of the page before", pattern=OUTCOME_ID)] = None,
         limit: Limit = 100,
     ) -> object:
         where = OutcomeFilter(status, label, decision, min_confidence, max_confidence)

@@ -1,7 +1,8 @@
 """The supervisor of batch jobs: starts drivers, finds those that died, and tells webhooks of the end.
 
 It keeps nothing in memory. What it decides it writes by etag, and a driver's name says which attempt it is, so that
-any number of supervisors may run at once and each may stop at any time.
+any number of supervisors may run at once and each may stop at any time. Those of other Rays, which know nothing of this
+one's drivers, leave a job alone while it is held (core/submission.py).
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Supervisor:
             if running >= self.max_running:
                 break
             try:
-                await asyncio.to_thread(self.drivers.submit, driver_name(submission), submission.id)
+                if await self._hold(submission):
+                    await asyncio.to_thread(self.drivers.submit, driver_name(submission), submission.id)
                 running += 1
             except Exception:
                 logger.exception("job %s could not be started; the next round tries again", submission.id)
@@ -74,11 +76,21 @@ class Supervisor:
         # In this order: a driver that has ended has written its last word before.
         status = await asyncio.to_thread(self.drivers.status, driver_name(submission))
         if status in ALIVE:
+            if submission.is_to_renew(self.drivers.cluster):  # until the driver, which starts, does so itself
+                await self._hold(submission)
+            return True
+        if submission.is_held_elsewhere(self.drivers.cluster):
             return True
         after: Submission | None = submission
         if status is not None:
             after = await self.books.change(submission.id, partial(bury, driver=driver_name(submission)))
         return after if after is not None and not after.ended else False
+
+    async def _hold(self, submission: Submission) -> bool:
+        """Say that this Ray has its driver; whether it has, for another one may have been quicker."""
+        cluster, driver = self.drivers.cluster, driver_name(submission)
+        after = await self.books.change(submission.id, partial(_held, driver=driver, cluster=cluster))
+        return after is not None and not after.ended and (after.cluster, driver_name(after)) == (cluster, driver)
 
     async def _tell(self, submission: Submission) -> None:
         """Tell the webhook, with pauses that double, until it has taken it or was told often enough."""
@@ -98,7 +110,13 @@ def bury(submission: Submission, driver: str) -> Submission | None:
     attempts = submission.attempt - submission.first_attempt + 1
     if attempts >= submission.max_attempts:
         return submission.end("failed", f"its driver died, {attempts} times of {submission.max_attempts}; see the logs")
-    return submission.model_copy(update={"attempt": submission.attempt + 1, "status": "queued"})
+    return submission.released().model_copy(update={"attempt": submission.attempt + 1, "status": "queued"})
+
+
+def _held(submission: Submission, driver: str, cluster: str) -> Submission | None:
+    if submission.ended or driver_name(submission) != driver or submission.is_held_elsewhere(cluster):
+        return None
+    return submission.held(cluster)
 
 
 def _noticed(submission: Submission, ended_at: datetime | None, taken: bool) -> Submission | None:
