@@ -122,7 +122,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     progress |= {"statuses": {"ok": 1}, "labels": {}, "decisions": {}}
     queued = {"id": "first", "status": "queued", "endpoint": "boards", "deployment": "main", "model": "m"}
     queued |= {"options": {}, "input": {"uri": "az://images/line-4"}, "priority": 0, "attempt": 1, "max_attempts": 3}
-    queued |= {"driver": "d", "error": None, "bottleneck": None, "created_at": "2026-01-01T00:00:00Z"}
+    queued |= {
+        "driver": "d",
+        "cluster": None,
+        "notified": False,
+        "error": None,
+        "bottleneck": None,
+        "created_at": "2026-01-01T00:00:00Z",
+    }
     queued |= {"started_at": None, "ended_at": None}
 
     def answer(request: httpx.Request) -> httpx.Response:
