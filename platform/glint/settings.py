@@ -22,6 +22,8 @@ QUIET = {
 """Telemetry of every dependency, off; a person's own setting of any of them stands."""
 
 
+LOOPBACK_ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Ray's own name for it: where clusters are not enabled, every process listens on 127.0.0.1. Linux heeds it too."""
 EDGE = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "glint.serving.edge.middlewares"}
 """What Ray Serve lets see each request before it reads it; its processes inherit the environment."""
 
@@ -151,9 +153,10 @@ def quieten(settings: Settings) -> None:
         os.environ.setdefault("RAY_SERVE_TRACING_SAMPLING_RATIO", str(settings.otlp_share))
     if settings.ray_address and _has_ray_token() and _wants_token(settings.ray_address):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if settings.ray_address and LOOPBACK_ALONE not in os.environ and _on_loopback_alone(settings.ray_address):
+        os.environ[LOOPBACK_ALONE] = "0"
     if not settings.ray_address:
-        # Ray's own name for it: where clusters are not enabled, every process listens on 127.0.0.1. Linux heeds it too.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        os.environ.setdefault(LOOPBACK_ALONE, "0")
         # Several training workers talk through gloo, which would pick the interface of this machine's own name.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         # Without a dashboard nobody reads these, and gathering them takes from the cores that train.
@@ -161,6 +164,12 @@ def quieten(settings: Settings) -> None:
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
         # Ray would give all its workers a low priority, training too; the tasks that feed it stand back instead.
         os.environ.setdefault("RAY_worker_niceness", "0")
+
+
+def _on_loopback_alone(address: str) -> bool:
+    from glint.adapters.network import on_loopback_alone
+
+    return on_loopback_alone(address)
 
 
 def _has_ray_token() -> bool:

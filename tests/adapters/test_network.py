@@ -1,3 +1,7 @@
+import os
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -5,10 +9,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
+import psutil
 import pytest
 import ray
 
-from glint.adapters.network import ray_wants_token, reach_ray
+from glint.adapters.network import on_loopback_alone, ray_wants_token, reach_ray
 from glint.core.errors import GlintError
 
 
@@ -50,6 +55,29 @@ def test_a_ray_is_asked_whether_it_wants_a_token(ray_cluster: None) -> None:
     with grpc_server() as address:
         assert not ray_wants_token(address)
     assert not ray_wants_token("127.0.0.1:1")
+
+
+def test_a_server_of_the_loopback_interface_alone_is_told_from_one_of_all(web_server: str) -> None:
+    assert on_loopback_alone(web_server)
+    assert on_loopback_alone(f"ray://{web_server}")
+    assert not on_loopback_alone("auto")
+    others = [one.address for every in psutil.net_if_addrs().values() for one in every if one.family == socket.AF_INET]
+    if all(address.startswith("127.") for address in others):
+        pytest.skip("this machine has no address but those of the loopback interface")
+    with socket.create_server(("0.0.0.0", 0)) as everywhere:
+        assert not on_loopback_alone(f"127.0.0.1:{everywhere.getsockname()[1]}")
+
+
+def test_a_ray_of_this_machine_alone_is_joined_by_its_address(ray_cluster: None) -> None:
+    code = "from glint.settings import Settings; from glint.wiring import start_ray; start_ray(Settings()); "
+    code += "import ray; print(ray.get_runtime_context().gcs_address)"
+    address = ray.get_runtime_context().gcs_address
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment["GLINT_RAY_ADDRESS"] = address
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout.split() == [address], done.stderr
 
 
 @contextmanager

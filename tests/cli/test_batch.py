@@ -19,6 +19,7 @@ from glint.client import Client
 from glint.core.errors import GlintError
 from glint.core.outcome import Outcome
 from glint.core.stores import Bridge
+from glint.serving.batch_answers import Retry
 
 NUM = 99
 
@@ -109,6 +110,19 @@ def test_a_choice_that_nothing_could_pass_is_named(stored: list[Outcome], argume
     done = call(*arguments)
     assert isinstance(done.exception, GlintError)
     assert str(done.exception).startswith(said)
+
+
+def test_an_option_that_json_cannot_carry_is_refused_before_it_is_sent() -> None:
+    assert batch_jobs.options_of(["top_k=3", "ttl_days=null", "error_threshold=5%"]) == {
+        "top_k": 3,
+        "ttl_days": None,
+        "error_threshold": "5%",
+    }
+    for number in ("Infinity", "NaN", "1e999"):
+        with pytest.raises(GlintError, match=f"--option 'ttl_days={number}' must be a finite number"):
+            batch_jobs.options_of([f"ttl_days={number}"])
+    with pytest.raises(ValueError, match="ttl_days must be a finite number"):
+        Retry(options={"ttl_days": float("inf")})
 
 
 SERVER = "http://glint.example.com:8000"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 import grpc
+import psutil
 
 from glint.adapters.names import NO_NAME_SERVER, name_server_answers
 from glint.core.errors import GlintError
@@ -37,6 +38,26 @@ def reach_ray(address: str) -> None:
             grpc.channel_ready_future(channel).result(RAY_TIMEOUT_S)
         except grpc.FutureTimeoutError:
             raise GlintError(f"what listens at {host}:{port} is no Ray; check GLINT_RAY_ADDRESS") from None
+
+
+def on_loopback_alone(address: str) -> bool:
+    """Whether nothing listens at the port of 127.0.0.1:PORT on this machine's other addresses.
+
+    A Ray of glint's own is such a one. Ray takes 127.0.0.1 for the machine's own address, and would look for it there.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host not in ("127.0.0.1", "localhost") or not port.isdigit():
+        return False
+    found = [one.address for every in psutil.net_if_addrs().values() for one in every if one.family == socket.AF_INET]
+    return not any(_listens(other, int(port)) for other in found if not other.startswith("127."))
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def ray_wants_token(address: str) -> bool:

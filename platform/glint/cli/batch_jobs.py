@@ -68,7 +68,7 @@ def submit(
             webhook=webhook,
             idempotency_key=key,
         )
-    emit(job, json, fields(job), next_step(f"batch watch {job.id}{_where(url)}"))
+    emit(job, json, fields(job), next_step(f"batch watch {job.id}{where(url)}"))
 
 
 def status(
@@ -179,7 +179,7 @@ def retry(
 
     with connect(url) as client:
         found = client.batch.retry(job, what.value, options_of(option))
-    emit(found, json, f"job {found.id} is {found.status}", next_step(f"batch watch {found.id}{_where(url)}"))
+    emit(found, json, f"job {found.id} is {found.status}", next_step(f"batch watch {found.id}{where(url)}"))
 
 
 def delete(job: JobId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
@@ -212,7 +212,7 @@ def _said(progress: JobProgress, error: str | None) -> list[str]:
     return [said for said in (error, line) if said]
 
 
-def _where(url: str) -> str:
+def where(url: str) -> str:
     """What a further command needs to find the same server."""
     return "" if url == DEFAULT_URL else f" --url {url}"
 
@@ -220,6 +220,7 @@ def _where(url: str) -> str:
 def options_of(given: list[str] | None) -> dict[str, Any]:
     """NAME=VALUE, the value as JSON where it is any, as text otherwise."""
     import json
+    import math
 
     from glint.core.errors import GlintError
 
@@ -232,4 +233,6 @@ def options_of(given: list[str] | None) -> dict[str, Any]:
             found[name] = json.loads(value)
         except ValueError:
             found[name] = value
+        if isinstance(found[name], float) and not math.isfinite(found[name]):
+            raise GlintError(f"--option {entry!r} must be a finite number")
     return found

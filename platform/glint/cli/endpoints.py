@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from glint.cli.batch_jobs import Options, options_of
+from glint.cli.batch_jobs import Options, options_of, where
 from glint.cli.options import AsJson
 from glint.cli.remote import DEFAULT_URL, Url, connect
 
@@ -34,7 +34,7 @@ def create(
 
     with connect(url) as client:
         made = client.batch.create(name, model, deployment, options_of(option))
-    emit(made, json, f"endpoint {name} is there", next_step(f"batch submit {name} --input SOURCE"))
+    emit(made, json, f"endpoint {name} is there", next_step(f"batch submit {name} --input SOURCE{where(url)}"))
 
 
 @app.command("list")

@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from glint.pipelines.batch_run import BatchRun
     from glint.wiring.models import Model
 
-WATCH_S = 3.0
+WATCH_S = 1.5
 """Between looks of a driver at what the books say of it."""
 OF_ITS_OWN = "a Ray of the driver's own"
+To = Callable[[Submission], Submission | None]
 OWN_POLICY = 0
 """The number of the policy that a bundle came with."""
 
@@ -162,12 +163,13 @@ def _ended_by_the_books(begun: Submission, settings: Settings) -> Iterator[None]
         return now.held(cluster) if _is_same(now, begun) and not now.ended and now.is_to_renew(cluster) else None
 
     def watch() -> None:
-        while not done.wait(WATCH_S):
-            with suppress(GlintError):  # the next look may find the store again
-                now = _change(begun.id, settings, renewed)
-                if now is None or now.ended or not _is_same(now, begun):
-                    os.kill(os.getpid(), signal.SIGTERM)
-                    return
+        with _books(settings) as change:
+            while not done.wait(WATCH_S):
+                with suppress(GlintError):  # the next look may find the store again
+                    now = change(begun.id, renewed)
+                    if now is None or now.ended or not _is_same(now, begun):
+                        os.kill(os.getpid(), signal.SIGTERM)
+                        return
 
     watching = threading.Thread(target=watch, name="glint-books", daemon=True)
     watching.start()
@@ -216,14 +218,21 @@ def _end(begun: Submission, settings: Settings, status: SubmissionStatus, error:
     _change(begun.id, settings, end)
 
 
-def _change(job_id: str, settings: Settings, to: Callable[[Submission], Submission | None]) -> Submission | None:
+def _change(job_id: str, settings: Settings, to: To) -> Submission | None:
+    with _books(settings) as change:
+        return change(job_id, to)
+
+
+@contextmanager
+def _books(settings: Settings) -> Iterator[Callable[[str, To], Submission | None]]:
+    """What changes a job in the books, by a store that is open until the block ends."""
     from glint.core.books import Books
     from glint.core.stores import Bridge
     from glint.wiring import open_store
 
     bridge, store = Bridge(), open_store(settings)
     try:
-        return bridge.run(Books(store).change(job_id, to))
+        yield lambda job_id, to: bridge.run(Books(store).change(job_id, to))
     finally:
         bridge.run(store.close())
         bridge.close()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from glint.core.errors import GlintError, MissingError
+from glint.core.job_options import GivenOptions
 
 
 class Deployment(BaseModel):
@@ -16,7 +16,7 @@ class Deployment(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(description="models:/NAME@ALIAS, pinned to a version when a job begins, or models:/NAME/VERSION")
-    options: dict[str, Any] = Field(default_factory=dict, description="of the jobs; a job may override them")
+    options: GivenOptions = Field(default_factory=dict, description="of the jobs; a job may override them")
 
 
 class Endpoint(BaseModel):

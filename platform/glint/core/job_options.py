@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from glint.core.engines import ENGINES
 from glint.core.errors import GlintError
@@ -106,6 +107,18 @@ class JobOptions(BaseModel):
     def is_hopeless(self, totals: Totals, num_images: int) -> bool:
         """Whether the job cannot but fail, and enough of it was seen to stop it."""
         return totals.num_images >= STOP_FROM and self.too_many_errors(totals, num_images) is not None
+
+
+def _finite(options: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no such numbers: on their way they would become null, which is no option given."""
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"options.{name} must be a finite number, got {value}")
+    return options
+
+
+GivenOptions = Annotated[dict[str, Any], AfterValidator(_finite)]
+"""Options by name, as somebody asks for them; `job_options` says whether there are such."""
 
 
 def job_options(given: Mapping[str, Any], as_flags: bool = False) -> JobOptions:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from glint.core.endpoint import Deployment, Endpoint
 from glint.core.job import Bottleneck
+from glint.core.job_options import GivenOptions
 from glint.core.outcome import ModelRef, Outcome
 from glint.core.submission import JobInput, Submission, SubmissionStatus
 
@@ -43,7 +44,7 @@ class JobRequest(_Asked):
 
     input: JobInput
     deployment: str | None = Field(default=None, description="default: the endpoint's default")
-    options: dict[str, Any] = Field(default_factory=dict, description="over those of the deployment")
+    options: GivenOptions = Field(default_factory=dict, description="over those of the deployment")
     priority: int = Field(default=0, ge=-100, le=100, description="of those that wait, higher ones start first")
     max_attempts: int = Field(default=3, ge=1, le=20, description="drivers that may die before the job fails")
     webhook: str | None = Field(default=None, description="told, signed, when the job ends")
@@ -56,7 +57,7 @@ class Retry(_Asked):
         default="missing",
         description="failed: whole mini-batches, of up to 99 images, in which any did not end as ok; all: everything",
     )
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: GivenOptions = Field(default_factory=dict)
 
 
 class JobAnswer(BaseModel):

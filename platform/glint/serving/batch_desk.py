@@ -221,9 +221,11 @@ class Desk:
     async def logs(self, id: str) -> tuple[int, str]:
         """The latest attempt and what its driver has printed."""
         submission = await self.job(id)
-        text = await asyncio.to_thread(self._drivers.logs, driver_name(submission))
-        if not text and submission.is_held_elsewhere(self._drivers.cluster):
-            text = f"The driver is on another Ray, that at {submission.cluster}, and so is what it prints.\n"
+        driver = driver_name(submission)
+        text = await asyncio.to_thread(self._drivers.logs, driver)
+        if not text and submission.started_at and await asyncio.to_thread(self._drivers.status, driver) is None:
+            which = f"at {submission.cluster}" if submission.cluster else "on which it ran"
+            text = f"This server's Ray knows no driver {driver}: what it prints is with the Ray {which}.\n"
         return submission.attempt, text
 
     async def progress(self, id: str) -> JobProgress:
