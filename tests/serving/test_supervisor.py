@@ -127,7 +127,7 @@ def test_a_job_whose_ray_has_gone_silent_is_taken_over(books: Books) -> None:
         assert here.submitted == []
         await books.put_submission(running.model_copy(update={"seen_at": datetime.now(UTC) - LEASE}))
         await Supervisor(books, here, unheard).round()
-        assert here.submitted == [("glint-a-1-0", "a")]
+        assert here.submitted == [("glint-a-2-0", "a")]  # its driver died with its Ray, which counts
 
     asyncio.run(play())
 

@@ -82,8 +82,9 @@ class Supervisor:
         if submission.is_held_elsewhere(self.drivers.cluster):
             return True
         after: Submission | None = submission
-        if status is not None:
-            after = await self.books.change(submission.id, partial(bury, driver=driver_name(submission)))
+        if status is not None or submission.cluster not in (None, self.drivers.cluster):
+            died = partial(bury, driver=driver_name(submission), cluster=self.drivers.cluster)
+            after = await self.books.change(submission.id, died)
         return after if after is not None and not after.ended else False
 
     async def _hold(self, submission: Submission) -> bool:
@@ -103,9 +104,12 @@ class Supervisor:
         await self.books.change(submission.id, partial(_noticed, ended_at=submission.ended_at, taken=taken))
 
 
-def bury(submission: Submission, driver: str) -> Submission | None:
-    """A submission whose driver has died: queued for the next attempt, or failed; None where it is not its driver."""
-    if submission.ended or driver_name(submission) != driver:
+def bury(submission: Submission, driver: str, cluster: str) -> Submission | None:
+    """A submission whose driver has died: queued for the next attempt, or failed.
+
+    None where it is not its driver, or another Ray than this one has said that it lives.
+    """
+    if submission.ended or driver_name(submission) != driver or submission.is_held_elsewhere(cluster):
         return None
     attempts = submission.attempt - submission.first_attempt + 1
     if attempts >= submission.max_attempts:
