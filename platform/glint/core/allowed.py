@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from glint.core.errors import GlintError
+from glint.core.submission import LISTS
 
 REGISTERED = "models:/"
 DELETE = 127
+NAMING = (".parquet", *LISTS)
+"""What a file ends in that names images: a manifest, or a list."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,17 @@ class Allowed:
 def listed(setting: str) -> tuple[str, ...]:
     """The entries of a setting that lists them with commas."""
     return tuple(entry.strip() for entry in setting.split(",") if entry.strip())
+
+
+def check_there(uri: str) -> None:
+    """Raise GlintError for a path where there is nothing, or no such kind of file; what az:// has, a driver finds."""
+    path = Path(_place(uri))
+    if uri.startswith("az://") or path.is_dir():
+        return
+    if not path.exists():
+        raise GlintError(f"input {uri} does not exist on the server")
+    if not uri.endswith(NAMING):
+        raise GlintError(f"input {uri} must be a folder, or a file that ends in {', '.join(NAMING)}")
 
 
 def _place(uri: str, what: str = "input") -> str:

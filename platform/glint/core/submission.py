@@ -20,6 +20,9 @@ STATUSES: tuple[str, ...] = get_args(SubmissionStatus)
 WAITING: tuple[str, ...] = ("queued", "running")
 """The statuses of what a driver has still to do."""
 
+LISTS = (".csv", ".jsonl")
+"""What a file ends in that lists images."""
+
 DriverStatus = Literal["pending", "running", "succeeded", "failed", "stopped"]
 ALIVE: tuple[str, ...] = ("pending", "running")
 

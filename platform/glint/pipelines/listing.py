@@ -17,11 +17,10 @@ from glint.adapters.images import Images, address
 from glint.core.errors import GlintError
 from glint.core.manifest import SCHEMA, Manifest, write_manifest
 from glint.core.progress import Progress
-from glint.core.submission import JobInput
+from glint.core.submission import LISTS, JobInput
 from glint.pipelines.batch import freeze_input
 from glint.pipelines.batch_run import job_folder
 
-LISTS = (".csv", ".jsonl")
 TAKEN = ("uri", "group")
 """Columns of a list that are the manifest's own; its others of these names are left out, for they are not pinned."""
 

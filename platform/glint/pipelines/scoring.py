@@ -143,7 +143,10 @@ class Decoder:
         notes: Notes = UNNOTED,
         rows: Sequence[int] | None = None,
     ) -> list[Scored]:
-        """One result for each address, in order, whatever becomes of its neighbours; `notes` are told of `rows`."""
+        """One result for each address, in order, whatever becomes of its neighbours; `notes` are told of `rows`.
+
+        Raises RuntimeError for an engine that fails on every image.
+        """
         images = [
             _Image(uri, etag, row, notes, self._room)
             for uri, etag, row in zip(uris, etags, range(len(uris)) if rows is None else rows, strict=True)
@@ -151,7 +154,12 @@ class Decoder:
         for image in images:
             self._room.acquire()
             self._next("read", self._read, image)
-        return [image.scored.result() for image in images]
+        results = [image.scored.result() for image in images]
+        self._check(results)
+        return results
+
+    def _check(self, results: Sequence[Scored]) -> None:
+        """Nothing to say of them all together."""
 
     def _next(self, step: str, work: Callable[[_Image], None], image: _Image) -> None:
         image.waits_since = time.perf_counter()
@@ -193,17 +201,8 @@ class Scorer(Decoder):
             self._pools["infer"] = ThreadPoolExecutor(1, "glint-infer")
         self._waiting: deque[_Image] = deque()
 
-    def score(
-        self,
-        uris: Sequence[str],
-        etags: Sequence[str | None],
-        notes: Notes = UNNOTED,
-        rows: Sequence[int] | None = None,
-    ) -> list[Scored]:
-        """As of Decoder, with probabilities; raises RuntimeError for an engine that fails on every image."""
-        results = super().score(uris, etags, notes, rows)
+    def _check(self, results: Sequence[Scored]) -> None:
         check_engine(results)
-        return results
 
     def _decoded(self, image: _Image) -> None:
         self._waiting.append(image)

@@ -9,8 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 
-from glint.adapters.files import local_path
-from glint.core.allowed import Allowed
+from glint.core.allowed import Allowed, check_there
 from glint.core.books import Books
 from glint.core.endpoint import Deployment, Endpoint
 from glint.core.errors import ConflictError, GlintError, MissingError
@@ -24,8 +23,6 @@ from glint.serving.batch_answers import ErrorGroup, Errors, JobProgress, JobRequ
 
 MAX_ERRORS = 20_000
 MAX_EXAMPLES = 3
-KINDS = (".parquet", ".csv", ".jsonl")
-"""Of files that name images."""
 DRIVER_ENDS_S = 10.0
 """That a driver may take to end once its job has: its process ends Ray's part in it."""
 POLL_S = 0.25
@@ -122,7 +119,7 @@ class Desk:
         job_options(options)
         self._allowed.check_inputs(asked.input.named)
         if asked.input.uri is not None:
-            await asyncio.to_thread(_check_place, asked.input.uri)
+            await asyncio.to_thread(check_there, asked.input.uri)
         if asked.webhook is not None:
             self._allowed.check_webhook(asked.webhook)
         submission = Submission(
@@ -281,17 +278,6 @@ def _same(known: Submission, digest: str, key: str | None) -> Submission:
     if known.request_digest != digest:
         raise ConflictError(f"Idempotency-Key {key!r} was used for another request, job {known.id}")
     return known
-
-
-def _check_place(uri: str) -> None:
-    """Raise GlintError for a path where there is nothing, or no such kind of file; what az:// has, the driver finds."""
-    if uri.startswith("az://"):
-        return
-    path = Path(local_path(uri))
-    if not path.exists():
-        raise GlintError(f"input {uri} does not exist on the server")
-    if path.is_file() and path.suffix not in KINDS:
-        raise GlintError(f"input {uri} must be a folder, or a file that ends in {', '.join(KINDS)}")
 
 
 def _remove_files(id: str, frozen: Path) -> None:
