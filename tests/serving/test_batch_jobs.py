@@ -294,6 +294,8 @@ def test_results_come_in_pages_by_filter_and_as_files(client: httpx.Client, endp
     assert table["uri"].to_pylist() == [one["uri"] for one in whole]
     assert table["confidence"].to_pylist() == [one["confidence"] for one in whole]
     refused(client.get(f"jobs/{id}/results", params={"status": "okay"}), 422, "status 'okay' must be one of ok")
+    page = {"format": "csv", "cursor": first["cursor"]}
+    refused(client.get(f"jobs/{id}/results", params=page), 422, "cursor goes with format=json")
     nothing = {"status": "timed_out", "format": "csv"}
     assert client.get(f"jobs/{id}/results", params=nothing).text.startswith("uri,etag,status,label,confidence,top_k")
     nothing = {"status": "timed_out", "format": "parquet"}

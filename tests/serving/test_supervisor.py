@@ -178,7 +178,7 @@ def test_a_webhook_is_told_once_with_a_signature_that_its_secret_makes(books: Bo
     async def play() -> None:
         url = "https://hooks.example.com/done"
         await books.put_submission(submission("a", webhook=url).end("completed"))
-        webhook = Webhook("s3cret", store.get_job, httpx.MockTransport(answer))
+        webhook = Webhook("s3cret", store, httpx.MockTransport(answer))
         for _ in range(3):
             await Supervisor(books, PlayedDrivers(), webhook.notify).round()
 
@@ -190,7 +190,7 @@ def test_a_webhook_is_told_once_with_a_signature_that_its_secret_makes(books: Bo
     assert heard[0].headers[SIGNATURE] != signature("other", heard[0].headers[TIMESTAMP], body)
 
 
-def test_a_notice_says_what_held_the_job_up(books: Books, store: SqliteStore) -> None:
+def test_a_notice_says_what_held_the_job_up_and_what_became_of_its_images(books: Books, store: SqliteStore) -> None:
     heard: list[dict] = []
     work = Work()
     work.begin([("node", {"read": 1, "decode": 1, "infer": 1, "write": 1, "cores": 1})])
@@ -204,15 +204,17 @@ def test_a_notice_says_what_held_the_job_up(books: Books, store: SqliteStore) ->
 
     async def play() -> None:
         await store.put_job(job("known", bottleneck=spent))
+        await store.put_chunk(*chunk_of("known", 0, 50))
         for id in ("known", "unknown"):
             await books.put_submission(submission(id, webhook="https://hooks.example.com/done").end("completed"))
-        webhook = Webhook("s3cret", store.get_job, httpx.MockTransport(answer))
+        webhook = Webhook("s3cret", store, httpx.MockTransport(answer))
         await Supervisor(books, PlayedDrivers(), webhook.notify).round()
 
     asyncio.run(play())
     told = {one["id"]: one["bottleneck"] for one in heard}
     assert told["known"]["line"] == spent.line
     assert told["unknown"] is None
+    assert {one["id"]: one["progress"]["done"] for one in heard} == {"known": 50, "unknown": 0}
 
 
 def test_what_one_submission_suffers_leaves_the_others_alone(books: Books, store: SqliteStore) -> None:
@@ -232,7 +234,7 @@ def test_what_one_submission_suffers_leaves_the_others_alone(books: Books, store
         for id in ("b", "c", "d"):
             await books.put_submission(submission(id))
         taken = httpx.MockTransport(lambda request: httpx.Response(204))
-        drivers, webhook = Troubled(), Webhook("s3cret", store.get_job, taken)
+        drivers, webhook = Troubled(), Webhook("s3cret", store, taken)
         await Supervisor(books, drivers, webhook.notify, max_running=2).round()
         assert drivers.submitted == [("glint-d-1-0", "d")]  # b may run, for all that is known
         assert {one.id: one.notices for one in await books.open_submissions()} == {"a": 1, "b": 0, "c": 0, "d": 0}
@@ -244,7 +246,7 @@ def test_a_webhook_that_refuses_is_told_again_later(books: Books, store: SqliteS
     async def play() -> None:
         url = "https://hooks.example.com/done"
         await books.put_submission(submission("a", webhook=url).end("failed", "why"))
-        webhook = Webhook("s3cret", store.get_job, httpx.MockTransport(lambda request: httpx.Response(500)))
+        webhook = Webhook("s3cret", store, httpx.MockTransport(lambda request: httpx.Response(500)))
         await Supervisor(books, PlayedDrivers(), webhook.notify).round()
         assert [(one.notices, one.notified) for one in await books.open_submissions()] == [(1, False)]
 

@@ -110,6 +110,12 @@ class JobProgress(BaseModel):
     bottleneck: Bottleneck | None = Field(description="what held the last run up; null before its end")
 
 
+class Notice(JobAnswer):
+    """What a webhook is told of a job that has ended."""
+
+    progress: JobProgress
+
+
 class ResultPage(BaseModel):
     """Some outcomes in the order of their ids, and the cursor of the next page; null where this is the last."""
 

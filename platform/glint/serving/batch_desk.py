@@ -13,13 +13,13 @@ from glint.core.allowed import Allowed, check_there
 from glint.core.books import Books
 from glint.core.endpoint import Deployment, Endpoint
 from glint.core.errors import ConflictError, GlintError, MissingError
-from glint.core.job import Totals
 from glint.core.job_options import FIXED, job_options
 from glint.core.names import check_name
 from glint.core.outcome import STATUSES, Outcome
 from glint.core.stores import ABSENT, EVERY, OutcomeFilter, ResultStore, outcome_pages
 from glint.core.submission import ALIVE, Drivers, Submission, request_digest, submission_id
 from glint.serving.batch_answers import ErrorGroup, Errors, JobProgress, JobRequest, NewEndpoint, Retry, driver_name
+from glint.serving.progress import job_progress
 
 MAX_ERRORS = 20_000
 MAX_EXAMPLES = 3
@@ -226,21 +226,8 @@ class Desk:
         return submission.attempt, text
 
     async def progress(self, id: str) -> JobProgress:
-        """Sums over the chunks that stand."""
-        submission, job, totals = await self.job(id), await self.store.get_job(id), Totals()
-        async for chunk in self.store.chunks(id):
-            totals.add(chunk)
-        return JobProgress(
-            id=id,
-            status=submission.status,
-            model=job.model if job else None,
-            num_images=job.num_images if job else None,
-            bottleneck=job.bottleneck if job else None,
-            done=totals.num_images,
-            statuses=dict(totals.statuses),
-            labels=dict(totals.labels),
-            decisions=dict(totals.decisions),
-        )
+        """How far the job is."""
+        return await job_progress(self.store, await self.job(id))
 
     async def outcomes(self, id: str, where: OutcomeFilter = EVERY) -> AsyncIterator[list[Outcome]]:
         """All outcomes that pass, a page at a time."""

@@ -10,6 +10,7 @@ from starlette.background import BackgroundTask
 
 from glint import __version__
 from glint.core.endpoint import Deployment, Endpoint
+from glint.core.errors import GlintError
 from glint.core.outcome_files import csv_lines, write_parquet
 from glint.core.stores import MAX_PAGE, OutcomeFilter
 from glint.core.submission import Submission
@@ -183,6 +184,8 @@ def _add_results(app: FastAPI, desk: Desk) -> None:
         if format == "json":
             page = await desk.store.page(id, where, cursor, limit)
             return ResultPage(outcomes=page.outcomes, cursor=page.cursor)
+        if cursor is not None:
+            raise GlintError(f"cursor goes with format=json: {format} has all outcomes, from the first one")
         if format == "csv":
             return StreamingResponse(csv_lines(desk.outcomes(id, where)), media_type="text/csv")
         return await _parquet(desk, id, where)

@@ -6,13 +6,13 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import Awaitable, Callable
 
 import httpx
 
-from glint.core.job import Job
+from glint.core.stores import ResultStore
 from glint.core.submission import Submission
-from glint.serving.batch_answers import job_answer
+from glint.serving.batch_answers import Notice, job_answer
+from glint.serving.progress import job_progress
 
 TIMEOUT_S = 10.0
 SIGNATURE, TIMESTAMP = "x-glint-signature", "x-glint-timestamp"
@@ -20,24 +20,20 @@ SIGNATURE, TIMESTAMP = "x-glint-signature", "x-glint-timestamp"
 logger = logging.getLogger(__name__)
 
 
-GetJob = Callable[[str], Awaitable[Job | None]]
-"""What the store has of a job, None where its driver never came to that."""
-
-
 class Webhook:
-    """Notices by POST. The body is the job as the API answers with it; `secret` signs time and body."""
+    """Notices by POST, each with the job as the API answers with it and its progress; `secret` signs time and body."""
 
-    def __init__(self, secret: str, get_job: GetJob, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, secret: str, store: ResultStore, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._secret = secret
-        self._get_job = get_job
+        self._store = store
         self._transport = transport
 
     async def notify(self, submission: Submission) -> bool:
         """Whether the webhook answered 2xx. It follows no redirect, which could lead beyond the allowed hosts."""
         assert submission.webhook is not None
-        job = await self._get_job(submission.id)
-        answered = job_answer(submission, job.bottleneck if job else None)
-        body, now = answered.model_dump_json().encode(), str(int(time.time()))
+        progress = await job_progress(self._store, submission)
+        notice = Notice(**dict(job_answer(submission, progress.bottleneck)), progress=progress)
+        body, now = notice.model_dump_json().encode(), str(int(time.time()))
         headers = {"content-type": "application/json", TIMESTAMP: now, SIGNATURE: signature(self._secret, now, body)}
         try:
             async with httpx.AsyncClient(timeout=TIMEOUT_S, transport=self._transport, trust_env=False) as client:

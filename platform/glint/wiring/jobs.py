@@ -42,7 +42,7 @@ def open_supervisor(settings: Settings) -> Supervisor:
 
     secret = Settings().webhook_secret
     store = open_store(settings)
-    webhook = Webhook(secret.get_secret_value() if secret else "", store.get_job)
+    webhook = Webhook(secret.get_secret_value() if secret else "", store)
     return Supervisor(Books(store), open_drivers(settings), webhook.notify, settings.batch_max_running)
 
 
