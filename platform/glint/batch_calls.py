@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from glint.core.endpoint import Deployment, Endpoint
+from glint.core.errors import GlintError
 from glint.core.stores import MAX_PAGE
-from glint.core.submission import JobInput
 from glint.serving.batch_answers import (
     PREFIX,
     Default,
@@ -29,6 +30,7 @@ from glint.serving.batch_answers import (
 )
 
 T = TypeVar("T")
+Asked = TypeVar("Asked", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,11 @@ class Call(Generic[T]):
 
     @property
     def sent(self) -> dict[str, Any]:
-        """What a Client's `request` takes."""
-        json = {} if self.body is None else {"json": self.body.model_dump(mode="json")}
+        """What a Client's `request` takes; raises GlintError for values that are not of JSON."""
+        try:
+            json = {} if self.body is None else {"json": self.body.model_dump(mode="json")}
+        except PydanticSerializationError as error:
+            raise GlintError(f"what is sent to {self.path} must be JSON: {error}") from None
         return {"method": self.method, "path": PREFIX + self.path, **json, **self.options}
 
 
@@ -56,7 +61,8 @@ def create(
     endpoint: str, model: str, deployment: str = "main", options: Mapping[str, Any] | None = None
 ) -> Call[Endpoint]:
     """A new endpoint with one deployment."""
-    made = NewEndpoint(name=endpoint, deployments={deployment: Deployment(model=model, options=dict(options or {}))})
+    deployments = {deployment: {"model": model, "options": dict(options or {})}}
+    made = _asked(NewEndpoint, name=endpoint, deployments=deployments)
     return Call("POST", "/endpoints", Endpoint.model_validate_json, made, ONCE)
 
 
@@ -72,7 +78,7 @@ def endpoint(name: str) -> Call[Endpoint]:
 
 def deploy(endpoint: str, name: str, model: str, options: Mapping[str, Any] | None = None) -> Call[Endpoint]:
     """Add a deployment or replace the one of that name."""
-    asked = Deployment(model=model, options=dict(options or {}))
+    asked = _asked(Deployment, model=model, options=dict(options or {}))
     return Call("PUT", f"/endpoints/{endpoint}/deployments/{name}", Endpoint.model_validate_json, asked)
 
 
@@ -84,7 +90,7 @@ def withdraw(endpoint: str, name: str) -> Call[Endpoint]:
 
 def set_default(endpoint: str, deployment: str) -> Call[Endpoint]:
     """Choose the deployment that takes the jobs which name none."""
-    asked = Default(deployment=deployment)
+    asked = _asked(Default, deployment=deployment)
     return Call("PUT", f"/endpoints/{endpoint}/default", Endpoint.model_validate_json, asked)
 
 
@@ -109,9 +115,10 @@ def submit(
     By the endpoint's default deployment unless you name another; `options` go over those of the deployment. A request
     that is sent twice makes one job: by a key of its own unless you give one, which makes it so for ever.
     """
-    source = JobInput(uri=input) if isinstance(input, str) else JobInput(uris=tuple(input))
+    source = {"uri": input} if isinstance(input, str) else {"uris": tuple(input)}
     key = {"idempotency-key": idempotency_key or uuid.uuid4().hex}
-    request = JobRequest(
+    request = _asked(
+        JobRequest,
         input=source,
         deployment=deployment,
         options=dict(options or {}),
@@ -150,7 +157,7 @@ def cancel(id: str) -> Call[JobAnswer]:
 
 def retry(id: str, what: What = "missing", options: Mapping[str, Any] | None = None) -> Call[JobAnswer]:
     """Score what is missing, what failed or everything again."""
-    asked = Retry(what=what, options=dict(options or {}))
+    asked = _asked(Retry, what=what, options=dict(options or {}))
     return Call("POST", f"/jobs/{id}/retry", JobAnswer.model_validate_json, asked, ONCE)
 
 
@@ -173,6 +180,16 @@ def result_page(id: str, cursor: str | None, where: Mapping[str, Any]) -> Call[R
 def result_file(id: str, format: str, where: Mapping[str, Any]) -> Call[bytes]:
     """All outcomes as a CSV or Parquet file."""
     return Call("GET", f"/jobs/{id}/results", _whole, options={"params": given({**where, "format": format})})
+
+
+def _asked(kind: type[Asked], **values: Any) -> Asked:
+    """What is asked of the server; raises GlintError, in one line, for what it would refuse by its kind."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise GlintError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:

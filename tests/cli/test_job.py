@@ -64,9 +64,11 @@ def test_a_job_goes_on_with_the_policy_that_it_began_with(trained: Trained, own:
 def interrupted() -> Iterator[list[int]]:
     """Signals to end that came to this process."""
     came = list[int]()
-    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    ends = (signal.SIGTERM, signal.SIGALRM)
+    before = [signal.signal(end, lambda number, frame: came.append(number)) for end in ends]
     yield came
-    signal.signal(signal.SIGTERM, before)
+    for end, handler in zip(ends, before, strict=True):
+        signal.signal(end, handler)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def interrupted() -> Iterator[list[int]]:
         (lambda one: one.held("127.0.0.1:2"), True),
     ],
 )
-def test_a_driver_ends_when_the_books_say_that_it_is_over(
+def test_a_driver_ends_when_the_books_say_that_it_is_over_and_by_force_if_it_does_not(
     own: Settings,
     boards: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -87,15 +89,16 @@ def test_a_driver_ends_when_the_books_say_that_it_is_over(
     ends: bool,
 ) -> None:
     monkeypatch.setattr(driver, "WATCH_S", 0.05)
+    monkeypatch.setattr(driver, "FORCED_AFTER_S", 0.05)
     own = own.model_copy(update={"ray_address": "127.0.0.1:1"})
     begun = submission("models:/boards/1", boards).held("127.0.0.1:1")
     kept(own, begun)
     with driver._ended_by_the_books(begun, own):
         kept(own, change(begun))
         since = time.monotonic()
-        while not interrupted and time.monotonic() - since < (10 if ends else 0.5):
+        while len(interrupted) < 2 and time.monotonic() - since < (10 if ends else 0.5):
             time.sleep(0.01)
-    assert interrupted == ([signal.SIGTERM] if ends else [])
+    assert interrupted == ([signal.SIGTERM, signal.SIGALRM] if ends else [])
 
 
 def test_a_mistake_is_told_by_the_fields_of_the_request(

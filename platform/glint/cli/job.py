@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 WATCH_S = 1.5
 """Between looks of a driver at what the books say of it."""
+FORCED_AFTER_S = 2.0
+"""That a driver which they end has to end in order; on a busy machine Python alone may take longer than that."""
 OF_ITS_OWN = "a Ray of the driver's own"
 To = Callable[[Submission], Submission | None]
 OWN_POLICY = 0
@@ -168,6 +170,7 @@ def _ended_by_the_books(begun: Submission, settings: Settings) -> Iterator[None]
                 with suppress(GlintError):  # the next look may find the store again
                     now = change(begun.id, renewed)
                     if now is None or now.ended or not _is_same(now, begun):
+                        signal.setitimer(signal.ITIMER_REAL, FORCED_AFTER_S)  # SIGALRM, which ends a process
                         os.kill(os.getpid(), signal.SIGTERM)
                         return
 

@@ -48,6 +48,7 @@ def train(
     from glint.cli.interruption import kept_on_interruption
     from glint.cli.starting import start
     from glint.cli.tables import fields
+    from glint.pipelines.run_checks import check_run
     from glint.pipelines.run_state import last_epoch
     from glint.pipelines.train import finished
     from glint.pipelines.train import train as run_training
@@ -56,6 +57,7 @@ def train(
     with kept_on_interruption(lambda: _kept(last_epoch(directory), epochs)), progress() as told:
         trained = None if fresh else finished(run, told)
         if trained is None:
+            check_run(run)
             start(settings, told)
             trained = run_training(run, told, fresh)
     emit(

@@ -55,13 +55,14 @@ def tune(
     from glint.cli.starting import start
     from glint.cli.tables import rows
     from glint.pipelines.trials import write_trials
-    from glint.pipelines.tune import Tuning, finished, is_begun, run_tuning
+    from glint.pipelines.tune import Tuning, check_tuning, finished, is_begun, run_tuning
 
     tuning = Tuning(run, varied, trials, concurrent)
     state = tuning.state
     with kept_on_interruption(lambda: KEPT if is_begun(state) else None), progress() as told:
         tuned = None if fresh else finished(tuning, told)
         if tuned is None:
+            check_tuning(tuning)
             start(settings, told)
             tuned = run_tuning(tuning, told, fresh)
     write_trials(out, tuned)

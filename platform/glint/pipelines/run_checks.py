@@ -1,4 +1,4 @@
-"""What can be known to be wrong with a training run before images are read and workers start."""
+"""What can be known to be wrong with a training run before Ray starts and images are read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from glint.core.classes import class_index
 from glint.core.errors import GlintError
 from glint.core.names import check_name
 from glint.core.recipe import Recipe
-from glint.pipelines.fitting import check_workers
 from glint.pipelines.frozen import linear_head
 from glint.pipelines.growing import SIZE_STEP
 from glint.pipelines.targets import labelled_table
@@ -31,7 +30,6 @@ def check_run(run: TrainingRun) -> None:
     check_optimizer(recipe.optimisation.optimizer)
     check_normalisation(recipe)
     check_name("--name", run.id)
-    check_workers(run.workers, recipe)
     if not run.manifest.classes:
         raise GlintError(f"--manifest {run.manifest.path} has no labelled images; glint snapshot --labels adds labels")
     recipe.policy.check(run.manifest.classes)

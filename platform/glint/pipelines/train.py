@@ -35,7 +35,7 @@ from glint.core.recipe import Recipe
 from glint.pipelines.board import Seen, Watcher
 from glint.pipelines.checkpoint_bundle import checkpoint_bundle
 from glint.pipelines.engines import add_engines
-from glint.pipelines.fitting import BEST_BY, ONE_WORKER, Workers, fit
+from glint.pipelines.fitting import BEST_BY, ONE_WORKER, Workers, check_workers, fit
 from glint.pipelines.learner import TrainingPlan
 from glint.pipelines.loading import CACHE_SHARE, Load, cache_images
 from glint.pipelines.loop import KEPT_BY
@@ -143,6 +143,7 @@ def train(run: TrainingRun, progress: Progress, fresh: bool = False) -> Trained:
     if not fresh and (before := finished(run, progress)):
         return before
     check_run(run)
+    check_workers(run.workers, run.recipe)
     if fresh:
         shutil.rmtree(run.directory, ignore_errors=True)
     check_identity(run.directory, run.identity)

@@ -25,7 +25,7 @@ from glint.core.progress import Progress, Silent
 from glint.core.recipe import Recipe, with_fields
 from glint.core.space import Space, Values
 from glint.pipelines.board import ProgressBoard, in_thread
-from glint.pipelines.fitting import BEST_BY, fit
+from glint.pipelines.fitting import BEST_BY, check_workers, fit
 from glint.pipelines.loading import CACHE_SHARE
 from glint.pipelines.loop import EPOCHS_DONE
 from glint.pipelines.run_checks import check_run
@@ -105,12 +105,18 @@ class Tuning:
         return self.directory / "state"
 
 
+def check_tuning(tuning: Tuning) -> None:
+    """Raise GlintError for what can be known to be wrong before Ray starts."""
+    check_run(tuning.run)
+    tuning.space.check(tuning.run.recipe)
+
+
 def run_tuning(tuning: Tuning, progress: Progress, fresh: bool = False) -> Tuned:
     """Tune, or continue, or say what a finished tuning came to; raises GlintError when no trial could be trained."""
     if not fresh and (before := finished(tuning, progress)):
         return before
-    check_run(tuning.run)
-    tuning.space.check(tuning.run.recipe)
+    check_tuning(tuning)
+    check_workers(tuning.run.workers, tuning.run.recipe)
     if fresh:
         shutil.rmtree(tuning.directory, ignore_errors=True)
     tuning.directory.mkdir(parents=True, exist_ok=True)
@@ -228,6 +234,7 @@ def _train_trial(config: dict[str, Any], tuning: Tuning) -> None:
     """
     trial = replace(tuning.run, recipe=with_fields(tuning.run.recipe, config))
     check_run(trial)
+    check_workers(trial.workers, trial.recipe)
     board = ray.remote(num_cpus=0)(ProgressBoard).remote()
     plan = replace(make_plan(trial, Silent(), CACHE_SHARE / tuning.concurrent), board=board)
     place = tuning.trials / str(tune.get_context().get_trial_id())

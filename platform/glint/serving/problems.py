@@ -126,7 +126,9 @@ def _invalid(request: Request, error: Exception) -> Response:
         sent = request.headers.get("content-type", "none")
         return _response(request, 422, reason, f"the body must be content-type: application/json, got {sent}")
     where = ".".join(str(part) for part in first["loc"][1:]) or "the body"
-    message = f"{first['msg'][:1].lower()}{first['msg'][1:]}".removeprefix("value error, ")
+    if first["type"] == "value_error":  # a line of ours, which says what it is about
+        return _response(request, 422, reason, f"{where}: {first['ctx']['error']}")
+    message = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
     return _response(request, 422, reason, f"{where}: {message}, got {str(first.get('input'))[:100]!r}")
 
 
