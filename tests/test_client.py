@@ -75,6 +75,24 @@ def test_an_address_in_blob_storage_is_named_and_not_read() -> None:
     assert httpx.Response(200, content=seen[0].content).json() == {"uri": "az://images/a.jpg"}
 
 
+@pytest.mark.parametrize("body", [b"{}", b"no JSON", b"[]", b'{"detail": "from a gateway"}'])
+def test_a_problem_of_another_server_is_told_too(body: bytes) -> None:
+    foreign = httpx.Response(403, content=body, headers={"content-type": "application/problem+json"})
+    with pytest.raises(RefusedError) as refused:
+        client(foreign)[0].classify(b"bytes")
+    assert refused.value.reason == "unknown"
+    assert str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "said"),
+    [("http://x y:z", None, r"url 'http://x y:z' is none"), ("http://x", "kéy", "must be ASCII")],
+)
+def test_what_cannot_be_asked_is_one_line(url: str, key: str | None, said: str) -> None:
+    with pytest.raises(GlintError, match=f"^[^\n]*{said}[^\n]*$"):
+        Client(url, key)
+
+
 def test_a_file_that_is_not_there_is_a_mistake_told_in_one_line() -> None:
     with pytest.raises(GlintError, match=r"nowhere\.jpg cannot be read"):
         client()[0].classify("nowhere.jpg")

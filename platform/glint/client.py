@@ -14,6 +14,7 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -204,8 +205,14 @@ class AsyncClient:
 def _options(url: str, key: str | None, timeout_s: float) -> dict[str, Any]:
     if not url.startswith(("http://", "https://")):
         raise GlintError(f"url {url!r} must begin with http:// or https://")
+    try:
+        httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise GlintError(f"url {url!r} is none: {error}") from None
     if key is None and (configured := read_settings().api_key):
         key = configured.get_secret_value()
+    if key and not key.isascii():
+        raise GlintError("key, or GLINT_API_KEY, must be ASCII: it goes into a header")
     return {
         "base_url": url,
         "headers": {"authorization": f"Bearer {key}"} if key else {},
@@ -290,6 +297,8 @@ def _successful(outcome: Outcome) -> httpx.Response:
 def _problem(response: httpx.Response) -> tuple[str, str]:
     """The detail and reason of a problem+json, or whatever was answered in its stead."""
     if response.headers.get("content-type", "").startswith("application/problem+json"):
-        problem = response.json()
-        return str(problem["detail"]), str(problem["reason"])
+        with suppress(ValueError):
+            problem = response.json()
+            if isinstance(problem, dict) and "detail" in problem:  # another server's may have neither
+                return str(problem["detail"]), str(problem.get("reason", "unknown"))
     return " ".join(response.text[:200].split()) or response.reason_phrase, "unknown"

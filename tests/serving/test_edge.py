@@ -26,6 +26,12 @@ def test_headers_that_switch_serves_time_limit_off_do_not_pass() -> None:
     assert not {name.lower() for name in switches} & set(seen)
 
 
+def test_headers_that_serve_cannot_read_do_not_pass() -> None:
+    client = behind_the_edge(lambda request: JSONResponse(sorted(request.headers)))
+    seen = client.get("/", headers=[(b"x-request-id", b"a\xe9b"), (b"x-operator", b"J\xc3\xb6rg"), (b"x-line", b"4")])
+    assert {"x-request-id", "x-operator", "x-line"} & set(seen.json()) == {"x-line"}
+
+
 @pytest.mark.parametrize("status", [404, 408, 429, 500, 503])
 def test_what_serve_says_by_itself_becomes_a_problem(status: int) -> None:
     client = behind_the_edge(lambda request: PlainTextResponse("Serve's own words", status))

@@ -105,6 +105,9 @@ def test_haproxy_listens_where_glint_serves_and_nowhere_else_and_answers_with_pr
             assert own.headers.get_list("x-request-id") == ["line-4"]
             given = [httpx.get(f"{url}{path}").headers["x-request-id"] for _ in range(2)]
             assert given[0] != given[1]
+            garbled = httpx.get(f"{url}{path}", headers=[(b"x-request-id", b"a\xe9b")]).headers.get_list("x-request-id")
+            assert len(garbled) == 1
+            assert garbled[0].isascii()
         assert (config.parent / "admin.sock").stat().st_mode & 0o777 == 0o600
 
 

@@ -140,8 +140,10 @@ def _shown(served: Served, found: Model | None) -> list[str]:
     lines = [f"batch jobs at {served.url}{PREFIX}; Ctrl-C stops it"]
     if found is None:
         return lines
-    ask = f"try: glint classify IMAGE --url {served.url}"
-    return [f"{found.uri} answers at {served.url}/v1/classify", *lines, ask]
+    key = "GLINT_API_KEY=KEY " if served.auth else ""
+    ask = f"try: {key}glint classify IMAGE --url {served.url}"
+    others = [f"with ?model={name} {name} does" for name in served.models[1:]]
+    return [", ".join([f"{found.uri} answers at {served.url}/v1/classify", *others]), *lines, ask]
 
 
 def wait_for_signal() -> None:

@@ -17,6 +17,7 @@ from glint.serving.batch_jobs import create_batch_app
 from glint.serving.guard import Access, Guard
 from glint.serving.loopback import keep_to_loopback
 from glint.serving.online import Serving, address_of, start_proxy, wait_until_answering
+from glint.serving.replica_log import log_beside_serve
 
 if TYPE_CHECKING:
     from glint.serving.batch_desk import Desk
@@ -32,6 +33,7 @@ class Bureau:
         self, open_desk: Callable[[], Desk], open_supervisor: Callable[[], Supervisor], access: Access
     ) -> None:
         keep_to_loopback()
+        log_beside_serve()
         # Ray's client for jobs and httpx would note each request.
         logging.getLogger("httpx").setLevel(logging.WARNING)
         self._desk, self._access = open_desk(), access

@@ -1,9 +1,9 @@
 """What stands before Ray Serve reads a request, in its proxies and wherever else it listens.
 
 Serve calls `middlewares` because RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names it. There a request loses the headers
-by which a caller could switch Serve's time limit off, and what Serve answers by itself, such as 503 for a full queue,
-becomes a problem like all others. Where the replica that had a request has died Serve answers nothing at all; that is
-502 here, on which clients try again.
+by which a caller could switch Serve's time limit off, those that Serve cannot read, and what Serve answers by itself,
+such as 503 for a full queue, becomes a problem like all others. Where the replica that had a request has died Serve
+answers nothing at all; that is 502 here, on which clients try again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         # In place, for Serve's proxy keeps the list that it was given.
-        scope["headers"] = [(name, value) for name, value in scope["headers"] if name.lower() not in SWITCHES]
+        scope["headers"] = [header for header in scope["headers"] if _goes_on(*header)]
         if _is_for_a_model(scope):
             if self._throttle.refuses():
                 await _refuse(scope, send, 503, *SERVES_OWN[503])
@@ -96,6 +96,11 @@ async def _refuse(scope: Scope, send: Send, status: int, reason: str, detail: st
     start = {"type": "http.response.start", "headers": [(b"x-request-id", request_id)]}
     for message in _messages(start, status, reason, detail):
         await send(message)
+
+
+def _goes_on(name: bytes, value: bytes) -> bool:
+    """Not so what is no ASCII: nothing here reads it, and Serve ends a request with such an id by a bare 500."""
+    return name.lower() not in SWITCHES and name.isascii() and value.isascii()
 
 
 def _is_for_a_model(scope: Scope) -> bool:

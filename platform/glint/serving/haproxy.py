@@ -24,11 +24,12 @@ REPEATED_BYTES = 256 * 1024
 """A request up to this size, head and body, that a dying replica leaves unanswered is put to another one. HAProxy keeps
 so much for each request in flight."""
 ANSWERS = {408: (408, *SERVES_OWN[408]), 502: GONE, 503: (503, *SERVES_OWN[503]), 504: (408, *SERVES_OWN[408])}
-"""What HAProxy says where a request does not arrive, a replica breaks off, none is there, and one takes too long."""
+"""What HAProxy says where a request does not arrive, a replica breaks off, none is there, and one takes too long. Its
+400 for what is no HTTP stays its own: no file can be named for that."""
 
 RULES = f"""\
     http-request disable-l7-retry if !METH_GET {{ path_beg {PREFIX} }}
-    http-request set-header x-request-id %[uuid] if !{{ req.hdr(x-request-id) -m found }}
+    http-request set-header x-request-id %[uuid] if !{{ req.hdr(x-request-id) -m reg ^[!-~]+$ }}
     http-request set-var(txn.id) req.hdr(x-request-id)
     http-after-response set-header x-request-id %[var(txn.id)] if {{ var(txn.id) -m found }}
 """

@@ -31,6 +31,7 @@ from glint.serving.bodies import BodyLimits
 from glint.serving.guard import Access, Guard
 from glint.serving.loopback import keep_to_loopback
 from glint.serving.metrics import SHARED
+from glint.serving.replica_log import log_beside_serve
 from glint.serving.sources import Source
 from glint.serving.uris import AllowedUris
 
@@ -79,6 +80,7 @@ class Replica:
 
     def __init__(self, sources: Sequence[Source], serving: Serving) -> None:
         keep_to_loopback()
+        log_beside_serve()
         Path(os.environ[SHARED]).mkdir(parents=True, exist_ok=True)
         from glint.serving.classifier import Classifier
         from glint.serving.last_served import RaysMemory

@@ -67,10 +67,10 @@ def open_serving(settings: Settings, keys: bool = False, log: Path | None = None
     from glint.serving.guard import Access
     from glint.serving.online import Serving
 
-    entra = _entra(settings) if keys else None
+    entra = _entra(settings)
     return Serving(
         limits=BodyLimits(settings.max_bytes, settings.serve_body_timeout_s),
-        access=Access(keys_path(settings) if keys else None, entra, log),
+        access=Access(keys_path(settings), entra, log) if keys else Access(log=log),
         images=open_images(settings),
         uri_prefixes=settings.serve_uris,
         max_wait_s=settings.serve_max_wait_s,
