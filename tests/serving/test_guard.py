@@ -2,6 +2,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -41,6 +42,13 @@ def guarded(access: Access, num_replicas: int = 1) -> TestClient:
 
 def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
+
+
+def test_keys_that_are_made_at_once_are_all_kept(tmp_path: Path) -> None:
+    names = [f"line-{number}" for number in range(32)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda name: add_key(tmp_path / "keys.json", name, ("classify",)), names))
+    assert {key.name for key in read_keys(tmp_path / "keys.json")} == set(names)
 
 
 def test_a_key_opens_by_either_header(keys: Path) -> None:

@@ -45,6 +45,7 @@ class Served:
     client: httpx.Client
     registry: Registry
     image: bytes
+    home: Path
 
     def ask(self) -> httpx.Response:
         return self.client.post("/v1/classify", content=self.image)
@@ -102,7 +103,7 @@ def served(
             url = json.loads(process.stdout.readline())["url"]
             image = (sighted.directory / "selftest" / "0").read_bytes()
             with httpx.Client(base_url=url, timeout=MANY_SECONDS) as client:
-                yield Served(process, client, registry, image)
+                yield Served(process, client, registry, image, home)
         finally:
             process.kill()
 
@@ -122,6 +123,15 @@ def test_a_version_that_fails_its_selftest_is_refused_and_the_old_one_serves_on(
     served.registry.promote(NAME, "3", "champion")
     served.until(lambda: 'result="refused"' in served.client.get("/metrics").text)
     assert version(served) == before
+    said = "".join(log.read_text() for log in (served.home / "logs").glob("replica_online_*.log"))
+    assert f"models:/{NAME}/3 with policy " in said
+    assert "fails its self-test" in said
+
+
+def test_an_id_that_serve_cannot_read_is_replaced(served: Served) -> None:
+    given = served.client.post("/v1/classify", content=served.image, headers=[(b"x-request-id", b"a\xe9b")])
+    assert given.status_code == 200
+    assert given.headers["x-request-id"].isascii()
 
 
 @pytest.mark.parametrize("header", ["x-request-timeout-seconds", "X-Request-Timeout-Seconds"])

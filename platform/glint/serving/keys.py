@@ -5,10 +5,13 @@ A key is 256 random bits, so its plain SHA-256 tells nothing of it: there are no
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import secrets
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
@@ -81,9 +84,6 @@ def read_keys(path: Path) -> tuple[Key, ...]:
 
 def add_key(path: Path, name: str, scopes: tuple[str, ...], requests_per_s: float | None = None) -> str:
     """Make a key and keep its hash; returns the key itself, which is nowhere kept."""
-    keys = read_keys(path)
-    if name in {key.name for key in keys}:
-        raise GlintError(f"NAME {name!r} is taken: remove that key, or name another")
     token = PREFIX + secrets.token_urlsafe(32)
     try:
         new = Key.model_validate(
@@ -92,22 +92,36 @@ def add_key(path: Path, name: str, scopes: tuple[str, ...], requests_per_s: floa
     except ValidationError as error:
         first = error.errors()[0]
         raise GlintError(f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None
-    _write(path, (*keys, new))
+    with _held(path):
+        keys = read_keys(path)
+        if name in {key.name for key in keys}:
+            raise GlintError(f"NAME {name!r} is taken: remove that key, or name another")
+        _write(path, (*keys, new))
     return token
 
 
 def remove_key(path: Path, name: str) -> None:
     """Take a key away; raises GlintError naming those that there are."""
-    keys = read_keys(path)
-    kept = tuple(key for key in keys if key.name != name)
-    if len(kept) == len(keys):
-        raise GlintError(f"NAME {name!r} is no key of {path}; there are: {', '.join(k.name for k in keys) or 'none'}")
-    _write(path, kept)
+    with _held(path):
+        keys = read_keys(path)
+        kept = tuple(key for key in keys if key.name != name)
+        if len(kept) == len(keys):
+            known = ", ".join(key.name for key in keys) or "none"
+            raise GlintError(f"NAME {name!r} is no key of {path}; there are: {known}")
+        _write(path, kept)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """While nobody else changes the file: of two changes at once neither shall undo the other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _write(path: Path, keys: tuple[Key, ...]) -> None:
     """At once or not at all, and readable by its owner alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(KeyFile(keys=keys).model_dump_json(indent=2) + "\n")
