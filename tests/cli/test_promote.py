@@ -27,10 +27,10 @@ PASSED = Finding(rule="macro-F1", verdict="passed", measured="0.9 -> 0.9")
 REFUSED = Finding(rule="latency", verdict="refused", measured="9.0 ms", limit="at most 3.0 ms", value=9, bound=3)
 
 
-def report(name: str, *findings: Finding) -> GateReport:
+def report(name: str, *findings: Finding, champion: str | None = None) -> GateReport:
     return GateReport(
         challenger=ModelRef(name=name, version="2", bundle="b", policy="p", engine="torch"),
-        champion=None,
+        champion=ModelRef(name=name, version=champion, bundle="b", policy="p", engine="torch") if champion else None,
         manifest="manifest.parquet",
         manifest_digest="0" * 64,
         split="test",
@@ -81,17 +81,28 @@ def test_what_passes_the_gate_is_promoted_and_its_report_kept(registry: Registry
 
 def test_what_the_gate_refuses_stays_out_and_its_report_is_kept(registry: Registry, name: str) -> None:
     registry.promote(name, "1", "champion")
-    promoted = gating.promote(registry, name, "2", "champion", report(name, PASSED, REFUSED), None)
+    promoted = gating.promote(registry, name, "2", "champion", report(name, PASSED, REFUSED, champion="1"), None)
     assert (promoted.gate, promoted.version, registry.alias(name, "champion")) == ("refused", "1", "1")
     assert [one.refused for one in reports(registry, name, "2")] == [(REFUSED,)]
     assert gating.drawn(promoted)[-1] == f"models:/{name}@champion stays 1"
+
+
+def test_a_champion_that_the_gate_has_not_compared_with_stays(registry: Registry, name: str) -> None:
+    registry.promote(name, "1", "champion")
+    with pytest.raises(GlintError, match=r"has become version 1 since the gate compared with nothing; the same"):
+        gating.promote(registry, name, "2", "champion", report(name, PASSED), "in a hurry")
+    with pytest.raises(GlintError, match=r"for version 2 to take its place"):
+        gating.promote(registry, name, "2", "champion", None, None)
+    assert registry.alias(name, "champion") == "1"
 
 
 def test_an_approval_overrides_the_gate_and_is_recorded_with_user_reason_and_time(
     registry: Registry, name: str
 ) -> None:
     registry.promote(name, "1", "champion")
-    promoted = gating.promote(registry, name, "2", "champion", report(name, PASSED, REFUSED), "new camera")
+    promoted = gating.promote(
+        registry, name, "2", "champion", report(name, PASSED, REFUSED, champion="1"), "new camera"
+    )
     assert (promoted.gate, registry.alias(name, "champion")) == ("approved", "2")
     record = recorded(registry, name, "2")
     assert (record["reason"], record["refused"], record["before"]) == ("new camera", ["latency"], "1")

@@ -62,6 +62,7 @@ def test_a_space_that_is_not_there_is_named(tmp_path: Path) -> None:
     [
         ("optimisation.rate: [1, 2]", "recipe.optimisation.rate is not a field of the recipe"),
         ("augmentation.policy: [flip, spin]", "recipe.augmentation.policy: input should be .*got 'spin'"),
+        ("optimisation.epochs: {uniform: [2, 9]}", "recipe.optimisation.epochs: .*got 6.9"),
         ("augmentation.shift: {uniform: [0, 0.9]}", "recipe.augmentation.shift: .*got 0.9"),
         ("name.first: [a]", "recipe.name is not a section"),
     ],

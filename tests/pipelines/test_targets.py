@@ -62,7 +62,7 @@ def test_balanced_weights_are_scikit_learns_and_one_for_a_class_without_images()
 
 def test_balanced_weights_of_several_labels_make_up_for_absence() -> None:
     present = np.array([[1, 0, 0], [1, 0, 1], [1, 0, 0], [1, 0, 0]], dtype=np.float32)
-    assert balanced_weights(present, 3).tolist() == [0, 1, 3]
+    assert balanced_weights(present, 3).tolist() == [1, 1, 3]
 
 
 def test_images_that_cannot_be_read_are_in_no_score() -> None:

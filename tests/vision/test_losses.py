@@ -60,3 +60,38 @@ def test_every_loss_can_be_learnt_from(multi_label, gamma):
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
     assert (logits.grad != 0).any(1).all()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.5])
+def test_a_rare_class_that_weighs_much_leaves_the_frequent_one_right(gamma):
+    targets = F.one_hot(torch.tensor([0] * 99 + [1]), 2).float()
+    weights = torch.tensor([100 / 198, 50.0])
+    free = torch.zeros(2, 2, requires_grad=True)  # what is best to say of an image of either class
+    best = torch.optim.LBFGS([free], max_iter=100)
+
+    def closure():
+        best.zero_grad()
+        weighed = image_losses(targets @ free, targets, label_smoothing=0.1, focal_gamma=gamma, class_weights=weights)
+        weighed.sum().backward()
+        return weighed.sum()
+
+    best.step(closure)
+    assert free.argmax(1).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.5])
+def test_a_rare_label_that_weighs_much_is_absent_where_it_is_not(gamma):
+    present = torch.tensor([[0.0]] * 99 + [[1.0]])
+    free = torch.zeros(2, 1, requires_grad=True)
+    best = torch.optim.LBFGS([free], max_iter=100)
+
+    def closure():
+        best.zero_grad()
+        logits = torch.cat([free[:1].expand(99, 1), free[1:]])
+        options = {"multi_label": True, "label_smoothing": 0.1, "class_weights": torch.tensor([99.0])}
+        weighed = image_losses(logits, present, focal_gamma=gamma, **options).sum()
+        weighed.backward()
+        return weighed
+
+    best.step(closure)
+    assert (free > 0).flatten().tolist() == [False, True]

@@ -196,9 +196,12 @@ class Registry(Tracking):
         return None
 
     def meant(self, name: str, alias: str) -> list[str]:
-        """The versions that an alias means or has meant, the latest first."""
-        found = [*self._earlier(name, alias), self.alias(name, alias)]
-        return list(dict.fromkeys(version for version in reversed(found) if version))
+        """The versions that an alias means or has meant: the present one, those to go back to, and what was left."""
+        found = [self.alias(name, alias), *reversed(self._earlier(name, alias))]
+        records = {f"glint.promotion.{alias}", f"glint.rollback.{alias}"}
+        versions = self._client.search_model_versions(f"name = '{name}'")
+        left = sorted((str(one.version) for one in versions if records & one.tags.keys()), key=int, reverse=True)
+        return list(dict.fromkeys(version for version in [*found, *left] if version))
 
     def keep_report(self, name: str, version: str, report: str) -> None:
         """Keep what the gate said (JSON) with the version's run."""

@@ -233,7 +233,8 @@ def _snapshot_text(summary: Summary) -> str:
 
 def _train_text(trained: Trained) -> str:
     macro_f1 = trained.metrics["val_macro_f1"]
-    return f"{trained.model_uri}, validation macro-F1 {macro_f1:.4f}, {trained.images_per_s:.0f} images/s"
+    pace = "" if trained.images_per_s is None else f", {trained.images_per_s:.0f} images/s"
+    return f"{trained.model_uri}, validation macro-F1 {macro_f1:.4f}{pace}"
 
 
 def _scores_text(scores: Evaluation) -> str:

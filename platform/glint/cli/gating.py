@@ -89,10 +89,21 @@ def left_behind(registry: Registry, promoted: Promoted) -> str | None:
 def promote(
     registry: Registry, name: str, version: str, alias: str, report: GateReport | None, reason: str | None
 ) -> Promoted:
-    """Move the alias unless the gate refuses and nobody approves; the registry keeps the report, and who did what."""
+    """Move the alias unless the gate refuses and nobody approves; the registry keeps the report, and who did what.
+
+    Raises GlintError where the alias means another version by now than the gate has compared with.
+    """
+    before = registry.alias(name, alias)
     if report:
         registry.keep_report(name, version, report.model_dump_json(indent=2))
-    before = registry.alias(name, alias)
+        compared = report.champion.version if report.champion else None
+        if before not in (None, compared, version):
+            raise GlintError(
+                f"models:/{name}@{alias} has become version {before} since the gate compared with "
+                f"{f'version {compared}' if compared else 'nothing'}; the same command asks it again"
+            )
+    elif not reason:
+        check_first(registry, name, version, alias)
     refused = tuple(finding.rule for finding in report.refused) if report else ()
     gate: Gate = "unchecked" if report is None else "passed" if not refused else "approved" if reason else "refused"
     if gate != "refused":

@@ -47,6 +47,12 @@ class Values(BaseModel):
         """All values of a choice; the first and last of a range."""
         return self.choice or self.uniform or self.loguniform or self.integers or ()
 
+    @property
+    def tried(self) -> tuple[Any, ...]:
+        """What a recipe must take: the ends, and of a range with fractions one of these."""
+        fractions = self.uniform or self.loguniform
+        return (*self.ends, fractions[0] + (fractions[1] - fractions[0]) / 2**0.5) if fractions else self.ends
+
 
 class Space(BaseModel):
     """Values by the field that may have them."""
@@ -66,7 +72,7 @@ class Space(BaseModel):
         A value that fits with some values of the other fields alone stays: a trial of it with others fails by itself.
         """
         for key, values in self.fields.items():
-            for value in values.ends:
+            for value in values.tried:
                 try:
                     with_fields(recipe, {key: value})
                 except MisfitError:

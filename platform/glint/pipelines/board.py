@@ -60,8 +60,8 @@ class Seen:
     """The sum of the news of a training."""
 
     bad_images: dict[str, tuple[str, str]] = field(default_factory=dict)
-    images_per_s: float = 0.0
-    """Training images a second, from the first news of images to the last, validation included."""
+    images_per_s: float | None = None
+    """Training images a second, from the first news of images to the last, validation included; None after one."""
 
 
 class Watcher:
@@ -95,8 +95,8 @@ class Watcher:
         if news.images > before:
             self.seen.images_per_s = (news.images - before) / (now - since)
         stage = f"epoch {news.epoch + 1}  loss {news.loss:.3f}" if news.epoch >= 0 else "frozen backbone"
-        note = f"{stage}  {self.seen.images_per_s:.0f} images/s"
-        self._progress.update(news.images, note)
+        pace = "" if self.seen.images_per_s is None else f"  {self.seen.images_per_s:.0f} images/s"
+        self._progress.update(news.images, stage + pace)
 
 
 def in_thread(work: Callable[[], T], meanwhile: Callable[[], None] = lambda: None) -> T:

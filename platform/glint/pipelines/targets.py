@@ -57,11 +57,13 @@ def target_array(table: pa.Table) -> np.ndarray[Any, Any]:
 def balanced_weights(targets: np.ndarray[Any, Any], num_classes: int) -> np.ndarray[Any, Any]:
     """Weights (C,), float32, that make up for rare classes: N / (C x count), as scikit-learn's `balanced`.
 
-    For several labels an image: how much rarer the class is than its absence. A class without images weighs 1.
+    For several labels an image: how much rarer the class is than its absence. A class without images weighs 1, and with
+    several labels one that every image has.
     """
     if targets.ndim == 2:
         present = targets.sum(0)
-        return np.where(present > 0, (len(targets) - present) / np.maximum(present, 1), 1).astype(np.float32)
+        absent = len(targets) - present
+        return np.where((present > 0) & (absent > 0), absent / np.maximum(present, 1), 1).astype(np.float32)
     weights = np.ones(num_classes, dtype=np.float32)
     there = np.unique(targets)
     weights[there] = compute_class_weight("balanced", classes=there, y=targets)

@@ -21,7 +21,7 @@ import pyarrow as pa
 import ray
 import ray.train
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 import glint
 from glint.adapters.images import Images
@@ -79,7 +79,7 @@ class Trained(BaseModel):
     train_images: int
     bad_images: int
     seconds: float
-    images_per_s: float
+    images_per_s: float | None = Field(description="None where the run was too short to tell")
     resumed: bool = False
 
     @property
@@ -148,9 +148,11 @@ def train(run: TrainingRun, progress: Progress, fresh: bool = False) -> Trained:
         shutil.rmtree(run.directory, ignore_errors=True)
     check_identity(run.directory, run.identity)
     write_identity(run.directory, run.identity)
+    started = time.monotonic()
+    plan = make_plan(run, progress)  # first: weights that do not fit shall leave no failed run in MLflow
     with _mlflow_run(run, fresh) as mlflow_run:
         run.registry.log_file(mlflow_run, run.manifest.path, MANIFEST)
-        trained = _train(run, mlflow_run, progress)
+        trained = _train(run, plan, mlflow_run, started, progress)
     (run.directory / TRAINED).write_text(trained.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return trained
 
@@ -169,10 +171,9 @@ def finished(run: TrainingRun, progress: Progress) -> Trained | None:
     return Trained.model_validate_json(text).model_copy(update={"resumed": True})
 
 
-def _train(run: TrainingRun, mlflow_run: str, progress: Progress) -> Trained:
-    started = time.monotonic()
+def _train(run: TrainingRun, plan: TrainingPlan, mlflow_run: str, started: float, progress: Progress) -> Trained:
+    """Train by the plan, which was made from `started` on, by time.monotonic."""
     resumed = last_epoch(run.directory) is not None
-    plan = make_plan(run, progress)
     watcher = Watcher(progress, lambda epochs: _log(run, mlflow_run, epochs, progress))
     plan = replace(plan, board=watcher.board)
     result = watcher.run(lambda: fit(run.directory, plan, run.workers, progress), "training", plan.num_images)
@@ -204,7 +205,7 @@ def _train(run: TrainingRun, mlflow_run: str, progress: Progress) -> Trained:
         train_images=plan.train.num_rows,
         bad_images=len(watcher.seen.bad_images),
         seconds=round(time.monotonic() - started, 1),
-        images_per_s=round(watcher.seen.images_per_s, 1),
+        images_per_s=round(pace, 1) if (pace := watcher.seen.images_per_s) is not None else None,
         resumed=resumed,
     )
 

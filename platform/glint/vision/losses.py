@@ -19,8 +19,9 @@ def image_losses(
     """The loss of each image (N,) from logits (N, C).
 
     Single-label: cross-entropy on class indices (N,) or shares of classes (N, C), which smoothing spreads over all
-    classes; `class_weights` (C,) weigh the classes. Multi-label: the mean over classes of binary cross-entropy on
-    (N, C) in 0..1, smoothed towards 0.5; `class_weights` weigh the presence of a class.
+    classes; an image weighs what its classes do by `class_weights` (C,). Multi-label: the mean over classes of binary
+    cross-entropy on (N, C) in 0..1, smoothed towards 0.5; `class_weights` weigh the presence of a class. What smoothing
+    adds has the weight of the image, not of the class that it goes to: else what is rare would be right everywhere.
     `focal_gamma` above 0 weighs down what is right already (Lin et al., Focal Loss, 2017; without its alpha).
     """
     logits = logits.float()
@@ -28,7 +29,9 @@ def image_losses(
         return _binary(logits, targets.float(), label_smoothing, focal_gamma, class_weights)
     if targets.ndim == 1:
         targets = F.one_hot(targets, logits.shape[1]).float()
-    losses = F.cross_entropy(logits, targets, weight=class_weights, label_smoothing=label_smoothing, reduction="none")
+    losses = F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
+    if class_weights is not None:
+        losses = losses * (targets @ class_weights)
     if focal_gamma:
         given = (logits.softmax(1) * targets).sum(1).clamp(0, 1)
         losses = losses * (1 - given) ** focal_gamma
@@ -39,7 +42,9 @@ def _binary(
     logits: torch.Tensor, targets: torch.Tensor, smoothing: float, gamma: float, weights: torch.Tensor | None
 ) -> torch.Tensor:
     smooth = targets * (1 - smoothing) + 0.5 * smoothing
-    if gamma:
-        losses: torch.Tensor = sigmoid_focal_loss(logits, smooth, alpha=-1, gamma=gamma)
-        return (losses if weights is None else losses * (1 + (weights - 1) * targets)).mean(1)
-    return F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights, reduction="none").mean(1)
+    losses: torch.Tensor = (
+        sigmoid_focal_loss(logits, smooth, alpha=-1, gamma=gamma)
+        if gamma
+        else F.binary_cross_entropy_with_logits(logits, smooth, reduction="none")
+    )
+    return (losses if weights is None else losses * (1 + (weights - 1) * targets)).mean(1)
