@@ -40,7 +40,7 @@ from glint.pipelines.learner import TrainingPlan
 from glint.pipelines.loading import CACHE_SHARE, Load, cache_images
 from glint.pipelines.loop import KEPT_BY
 from glint.pipelines.run_checks import check_network, check_run
-from glint.pipelines.run_state import check_identity, last_epoch, write_identity
+from glint.pipelines.run_state import alone_in, check_identity, last_epoch, write_identity
 from glint.pipelines.targets import labelled_table
 from glint.pipelines.weights import resolve_weights, weights_identity
 from glint.vision.backbone import build_and_report
@@ -138,22 +138,24 @@ class TrainingRun:
 def train(run: TrainingRun, progress: Progress, fresh: bool = False) -> Trained:
     """Train, or continue, or say what a finished run came to; `fresh` starts over.
 
-    Raises GlintError for a manifest that cannot train this recipe, and for the --name of another run.
+    Raises GlintError for a manifest that cannot train this recipe, for the --name of another run, and while another
+    process trains this one.
     """
     if not fresh and (before := finished(run, progress)):
         return before
     check_run(run)
     check_workers(run.workers, run.recipe)
-    if fresh:
-        shutil.rmtree(run.directory, ignore_errors=True)
-    check_identity(run.directory, run.identity)
-    write_identity(run.directory, run.identity)
-    started = time.monotonic()
-    plan = make_plan(run, progress)  # first: weights that do not fit shall leave no failed run in MLflow
-    with _mlflow_run(run, fresh) as mlflow_run:
-        run.registry.log_file(mlflow_run, run.manifest.path, MANIFEST)
-        trained = _train(run, plan, mlflow_run, started, progress)
-    (run.directory / TRAINED).write_text(trained.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    with alone_in(run.directory):
+        if fresh:
+            shutil.rmtree(run.directory, ignore_errors=True)
+        check_identity(run.directory, run.identity)
+        write_identity(run.directory, run.identity)
+        started = time.monotonic()
+        plan = make_plan(run, progress)  # first: weights that do not fit shall leave no failed run in MLflow
+        with _mlflow_run(run, fresh) as mlflow_run:
+            run.registry.log_file(mlflow_run, run.manifest.path, MANIFEST)
+            trained = _train(run, plan, mlflow_run, started, progress)
+        (run.directory / TRAINED).write_text(trained.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return trained
 
 

@@ -29,7 +29,7 @@ from glint.pipelines.fitting import BEST_BY, check_workers, fit
 from glint.pipelines.loading import CACHE_SHARE
 from glint.pipelines.loop import EPOCHS_DONE
 from glint.pipelines.run_checks import check_run
-from glint.pipelines.run_state import last_epoch
+from glint.pipelines.run_state import alone_in, last_epoch
 from glint.pipelines.train import TrainingRun, make_plan
 from glint.pipelines.trial_scores import note_score, read_scores
 
@@ -117,15 +117,16 @@ def run_tuning(tuning: Tuning, progress: Progress, fresh: bool = False) -> Tuned
         return before
     check_tuning(tuning)
     check_workers(tuning.run.workers, tuning.run.recipe)
-    if fresh:
-        shutil.rmtree(tuning.directory, ignore_errors=True)
-    tuning.directory.mkdir(parents=True, exist_ok=True)
-    progress.begin("tuning", tuning.num_trials, "trials")
-    teller = Teller(progress, tuning.trials, tuning.run.recipe.optimisation.epochs)
-    grid = in_thread(_tuner(tuning, teller).fit)
-    progress.end()
-    tuned = _tuned(tuning, grid)
-    (tuning.directory / TUNED).write_text(tuned.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    with alone_in(tuning.directory):
+        if fresh:
+            shutil.rmtree(tuning.directory, ignore_errors=True)
+        tuning.directory.mkdir(parents=True, exist_ok=True)
+        progress.begin("tuning", tuning.num_trials, "trials")
+        teller = Teller(progress, tuning.trials, tuning.run.recipe.optimisation.epochs)
+        grid = in_thread(_tuner(tuning, teller).fit)
+        progress.end()
+        tuned = _tuned(tuning, grid)
+        (tuning.directory / TUNED).write_text(tuned.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return tuned
 
 
