@@ -1,6 +1,7 @@
 """What a recipe's options do to the learner: each leaves a trace that a no-op would not."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,40 @@ def test_averaged_weights_follow_the_raw_ones_and_are_those_that_are_judged(
     assert 0 < (averaged - before).norm() < (raw - before).norm()
     plain = learner_with({})
     assert plain.judged is plain.network
+
+
+def test_a_restored_learner_goes_on_as_the_one_that_was_saved(
+    learner_with: Callable[..., Learner], tmp_path: Path
+) -> None:
+    values = {"optimisation.ema_decay": 0.9, "optimisation.patience": 3}
+    saved = learner_with(values)
+    for step in range(saved.share.steps):
+        saved.step(batch_of(8), step, SIZE)
+    saved.note_score(0.9)
+    saved.note_score(0.5)
+    saved.save(tmp_path, 1)
+    restored = learner_with(values)
+    restored.restore(ray.train.Checkpoint.from_directory(tmp_path))
+    assert (restored.epoch, restored.best, restored.stale) == (1, 0.9, 1)
+    for learner in (saved, restored):
+        learner.begin(1)
+        learner.step(batch_of(16), saved.share.steps, SIZE)
+    for one in ("network", "judged"):
+        torch.testing.assert_close(weights_of(getattr(restored, one)), weights_of(getattr(saved, one)))
+    assert (weights_of(saved.network) - weights_of(saved.judged)).norm() > 0
+
+
+def test_a_step_in_parts_has_the_gradients_of_a_whole_one(learner_with: Callable[..., Learner]) -> None:
+    gradients = []
+    for accumulate in (1, 4):
+        learner = learner_with({"optimisation.accumulate": accumulate})
+        learner.model.eval()  # running statistics, for those of a part are not those of the batch
+        learner.step(batch_of(10), 0, SIZE)
+        gradients.append(
+            torch.cat([one.grad.flatten() for one in learner.network.parameters() if one.grad is not None])
+        )
+    assert gradients[0].norm() > 0
+    torch.testing.assert_close(gradients[1], gradients[0])
 
 
 def test_gradients_are_clipped_to_the_norm_of_the_recipe(learner_with: Callable[..., Learner]) -> None:
