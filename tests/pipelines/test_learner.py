@@ -13,6 +13,7 @@ from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 from torch import nn
 
+from glint.core.errors import GlintError
 from glint.core.recipe import Recipe, with_fields
 from glint.pipelines import frozen, loop
 from glint.pipelines.learner import Learner, TrainingPlan
@@ -175,6 +176,13 @@ def test_a_view_that_cannot_be_read_spoils_no_head(learner_with: Callable[..., L
     loss, head = fitted_head(learner, views)
     assert np.isfinite(loss)
     assert torch.isfinite(head.weight).all()
+
+
+def test_without_a_readable_image_there_is_nothing_to_learn(learner_with: Callable[..., Learner]) -> None:
+    learner = learner_with({})
+    width = frozen.linear_head(learner.network).in_features
+    with pytest.raises(GlintError, match="none of the training images can be read"):
+        fitted_head(learner, np.full((1, len(TARGETS), width), np.nan, dtype=np.float16))
 
 
 def test_the_head_sees_rare_classes_as_often_where_sampling_is_balanced(learner_with: Callable[..., Learner]) -> None:

@@ -155,8 +155,8 @@ class Recipe(_Section):
             raise ValueError("optimisation.start_size must not be above preprocessing.image_size")
         if optimisation.batch_size % optimisation.accumulate:
             raise ValueError("optimisation.batch_size must be a multiple of optimisation.accumulate")
-        if (augmentation.mixup or augmentation.cutmix) and optimisation.batch_size // optimisation.accumulate % 2:
-            raise ValueError("augmentation.mixup and cutmix pair images: a part of a batch must be of even size")
+        if (augmentation.mixup or augmentation.cutmix) and optimisation.batch_size % 2:
+            raise ValueError("augmentation.mixup and cutmix pair images: a batch must be of even size")
         return self
 
     @property

@@ -17,7 +17,7 @@ from glint.core.errors import GlintError
 from glint.pipelines.gathering import gather_rows
 from glint.pipelines.loading import Augment, Batch, image_batches, image_stream, iter_numpy
 from glint.pipelines.share import Share
-from glint.pipelines.targets import target_array
+from glint.pipelines.targets import UNREADABLE, target_array
 
 if TYPE_CHECKING:
     from glint.pipelines.learner import Learner
@@ -87,11 +87,13 @@ def _fit(learner: Learner, classifier: nn.Linear, views: np.ndarray[Any, Any]) -
     """
     settings, device = learner.plan.recipe.frozen, learner.device
     readable = np.flatnonzero(~np.isnan(views[0]).any(1))
+    if not len(readable):
+        raise GlintError(UNREADABLE)
     views = views[:, readable]
     for view in views[1:]:
         lost = np.isnan(view).any(1)
         view[lost] = views[0, lost]
-    features = torch.from_numpy(views).to(device)
+    features = torch.from_numpy(views)  # not on the device: all of them may take more than it has
     truth = target_array(learner.plan.train)[readable]
     targets = torch.from_numpy(truth).to(device)
     optimizer = create_optimizer_v2(classifier, opt="adamw", lr=settings.lr, weight_decay=settings.weight_decay)
@@ -105,10 +107,10 @@ def _fit(learner: Learner, classifier: nn.Linear, views: np.ndarray[Any, Any]) -
         total = 0.0
         order = share.rows(epoch, truth) if learner.share.balanced else generator.permutation(len(readable))
         for step, rows in enumerate(np.array_split(order, steps)):
-            losses = learner.losses(classifier(features[chosen[rows], rows].float()), targets[rows])
+            losses = learner.losses(classifier(features[chosen[rows], rows].to(device).float()), targets[rows])
             optimizer.zero_grad()
             losses.mean().backward()
             optimizer.step()
             schedule.step_update(epoch * steps + step + 1)
             total += float(losses.sum().detach())
-    return total / max(len(readable), 1)
+    return total / len(readable)

@@ -15,12 +15,13 @@ import ray.train
 import safetensors.torch
 import torch
 
+from glint.core.errors import GlintError
 from glint.core.metrics import Scores
 from glint.pipelines.frozen import train_head
 from glint.pipelines.gathering import gather_rows
 from glint.pipelines.learner import Learner, TrainingPlan
 from glint.pipelines.loading import Batch, image_batches
-from glint.pipelines.targets import scores_of, target_array
+from glint.pipelines.targets import UNREADABLE, scores_of, target_array
 from glint.vision.views import with_views
 
 TOLD_EVERY_S = 0.5
@@ -60,7 +61,10 @@ def train_epoch(learner: Learner, batches: Iterator[Batch], epoch: int) -> float
             told = time.monotonic()
             done = (epoch * learner.share.steps + step + 1) * learner.share.batch_size + learner.plan.num_frozen
             learner.plan.board.step.remote(epoch, done, float(total) / max(count, 1))
-    return learner.sum(float(total)) / max(learner.sum(count), 1)
+    readable = learner.sum(count)
+    if not readable:
+        raise GlintError(UNREADABLE)
+    return learner.sum(float(total)) / readable
 
 
 @torch.no_grad()

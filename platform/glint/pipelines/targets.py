@@ -16,6 +16,8 @@ from glint.core.errors import GlintError
 from glint.core.manifest import Manifest
 from glint.core.metrics import Scores, classification_scores, multi_label_scores
 
+UNREADABLE = "none of the training images can be read"
+
 
 def labelled_table(manifest: Manifest, split: str, columns: Sequence[str] = (), multi_label: bool = False) -> pa.Table:
     """uri, etag, the asked further columns, and target of a split's labelled images.
