@@ -31,7 +31,7 @@ from glint.core.manifest import Manifest
 from glint.core.policy import Policy, fit_policy
 from glint.core.progress import Progress
 from glint.pipelines.evaluation import ScoredSplit, compare, scores_of
-from glint.pipelines.targets import labelled_table, target_array
+from glint.pipelines.targets import group_columns, group_values, labelled_table, target_array
 from glint.vision.bundle import Bundle, write_documents
 from glint.vision.decode import Limits
 from glint.vision.engines.conversion import (
@@ -73,8 +73,9 @@ def add_engines(bundle: Bundle, manifest: Manifest, images: Images, limits: Limi
 
     A network that OpenVINO cannot convert stays with torch, and a line says why.
     """
-    rows = _drawn(labelled_table(manifest, "val", _columns(manifest), bundle.info.recipe.task == "multi"), MAX_JUDGED)
-    hopeless = hopeless_int8(bootstrap(_values(rows))[0])
+    multi_label = bundle.info.recipe.task == "multi"
+    rows = _drawn(labelled_table(manifest, "val", group_columns(manifest), multi_label), MAX_JUDGED)
+    hopeless = hopeless_int8(bootstrap(group_values(rows))[0])
     progress.begin("choosing an engine", None, "")
     try:
         models = _models(bundle)
@@ -132,15 +133,6 @@ def _quantized(
         return {}
     finally:
         progress.end()
-
-
-def _columns(manifest: Manifest) -> tuple[str, ...]:
-    return ("group", *(name for name in manifest.columns if name not in ("uri", "etag", "target")))
-
-
-def _values(rows: pa.Table) -> dict[str, list[Any]]:
-    """What images may be grouped by."""
-    return {name: rows[name].to_pylist() for name in rows.column_names if name not in ("uri", "etag", "target")}
 
 
 def _drawn(table: pa.Table, most: int) -> pa.Table:
@@ -206,7 +198,7 @@ def _side(bundle: Bundle, rows: pa.Table, logits: Array) -> Side:
     raw = (scaled.sigmoid() if multi_label else scaled.softmax(1)).numpy()
     policy = fit_policy(bundle.policy, raw, targets, classes)
     shares = rescaled(raw, policy.temperature, multi_label)
-    scored = ScoredSplit(rows["uri"].to_pylist(), targets, shares, raw, _values(rows))
+    scored = ScoredSplit(rows["uri"].to_pylist(), targets, shares, raw, group_values(rows))
     return Side(scored, policy, np.array(policy.decisions(shares, classes, multi_label)))
 
 

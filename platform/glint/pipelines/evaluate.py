@@ -21,13 +21,10 @@ from glint.pipelines.evaluation import Evaluation, ScoredSplit, Subject, assess
 from glint.pipelines.loading import Batch
 from glint.pipelines.report import make_directory, write_report
 from glint.pipelines.scoring_rows import ScoreRows, rows_through
-from glint.pipelines.targets import labelled_table, target_array
+from glint.pipelines.targets import group_columns, group_values, labelled_table, target_array
 from glint.vision.bundle import Bundle
 from glint.vision.explain import Explainer
 from glint.vision.predictor import Predictor
-
-SCORED_BY = ("uri", "etag", "target")
-"""The columns of a labelled table that are none of the manifest's to slice by."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,7 @@ def evaluate(
     if against:
         _check_classes(against, manifest, "the model to compare with")
     make_directory(report)
-    columns = [name for name in ("group", *manifest.columns) if name not in SCORED_BY]
-    table = labelled_table(manifest, split, columns, candidate.multi_label)
+    table = labelled_table(manifest, split, group_columns(manifest), candidate.multi_label)
     scored = score_split(table, open_predictor, images, progress)
     if not scored.uris:
         raise GlintError(f"none of the images of the split {split} of {manifest.path} can be read: {scored.left_out}")
@@ -99,9 +95,7 @@ def _gathered(table: pa.Table, results: Batch) -> ScoredSplit:
         targets=target_array(table)[good],
         probabilities=results["probabilities"][order][good],
         raw=results["raw_probabilities"][order][good],
-        columns={
-            name: table[name].take(pa.array(good)).to_pylist() for name in table.column_names if name not in SCORED_BY
-        },
+        columns=group_values(table.take(pa.array(good))),
         left_out={uris[i]: str(reason) for i, reason in enumerate(reasons) if reason},
     )
 

@@ -38,7 +38,7 @@ from glint.pipelines.evaluate import Candidate, score_split
 from glint.pipelines.evaluation import ScoredSplit, compare, scores_of
 from glint.pipelines.fingerprints import take_fingerprints
 from glint.pipelines.lineage import Origin
-from glint.pipelines.targets import labelled_table
+from glint.pipelines.targets import group_columns, labelled_table
 from glint.vision.decode import Limits
 from glint.vision.fingerprint import Fingerprint
 from glint.vision.predictor import Predictor
@@ -102,8 +102,8 @@ def run_gate(challenger: Candidate, champion: Candidate | None, trial: Trial, pr
 def _compare(
     challenger: Candidate, champion: Candidate | None, trial: Trial, progress: Progress
 ) -> tuple[ScoredSplit, Resampling | None, list[Finding]]:
-    classes, columns = challenger.bundle.info.classes, ("group", *trial.manifest.columns)
-    table = labelled_table(trial.manifest, trial.split, columns, challenger.multi_label)
+    classes = challenger.bundle.info.classes
+    table = labelled_table(trial.manifest, trial.split, group_columns(trial.manifest), challenger.multi_label)
     scored = score_split(table, challenger.open_predictor, trial.images, progress)
     if not scored.uris:
         raise GlintError(f"none of the images of the split {trial.split} of {trial.manifest.path} can be read")

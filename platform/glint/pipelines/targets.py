@@ -17,6 +17,8 @@ from glint.core.manifest import Manifest
 from glint.core.metrics import Scores, classification_scores, multi_label_scores
 
 UNREADABLE = "none of the training images can be read"
+_OF_ITSELF = ("uri", "etag", "target")
+"""Columns that tell images apart, or what they show, and no groups of them."""
 
 
 def labelled_table(manifest: Manifest, split: str, columns: Sequence[str] = (), multi_label: bool = False) -> pa.Table:
@@ -46,6 +48,16 @@ def _presence(labels: pa.ChunkedArray, classes: tuple[str, ...]) -> pa.Array:
     for row, names in enumerate(labels.to_pylist()):
         present[row, [index[name] for name in names]] = 1
     return pa.FixedSizeListArray.from_arrays(pa.array(present.ravel()), len(classes))
+
+
+def group_columns(manifest: Manifest) -> tuple[str, ...]:
+    """The columns by which images may be grouped."""
+    return ("group", *(name for name in manifest.columns if name not in _OF_ITSELF))
+
+
+def group_values(table: pa.Table) -> dict[str, list[Any]]:
+    """What images may be grouped by, in their order, by column."""
+    return {name: table[name].to_pylist() for name in table.column_names if name not in _OF_ITSELF}
 
 
 def target_array(table: pa.Table) -> np.ndarray[Any, Any]:
