@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from glint.core.errors import GlintError
+from glint.core.locks import locked
 from glint.core.progress import Progress, Silent
 
 HERE = Path(__file__).parent
@@ -67,7 +65,7 @@ def install(folder: Path, told: Progress | None = None) -> Installed:
     stamp, wanted = folder / "installed", _fingerprint()
     if _read(stamp) != wanted:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / "lock"):
+        with locked(folder / "lock"):
             if _read(stamp) != wanted:  # the process that had the lock may just have done it
                 told.begin("installing the emulators with npm", None, "")
                 _npm_ci(node, folder)
@@ -101,11 +99,3 @@ def _fingerprint() -> str:
 
 def _read(stamp: Path) -> str | None:
     return stamp.read_text() if stamp.exists() else None
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with the process, however it ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from glint.core.errors import GlintError
+from glint.core.locks import locked
 
 RUN = "run.json"
 """What the run is: the digests of its recipe and manifest, and what identifies its weights."""
-WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-"""What a file system says that knows no locks."""
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Of Ray Train's: which checkpoints there are."""
 
@@ -23,19 +20,16 @@ SNAPSHOT = "checkpoint_manager_snapshot.json"
 def alone_in(directory: Path) -> Iterator[None]:
     """While no other process works on the run in a directory; raises GlintError where one does.
 
-    The lock lies beside the directory, which --fresh removes. A file system without such locks has none.
+    The lock lies beside the directory, which --fresh removes. On a file system without locks there is none.
     """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with directory.with_name(f".{directory.name}.lock").open("w") as lock:
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(locked(directory.with_name(f".{directory.name}.lock"), wait=False))
         except BlockingIOError:
-            raise GlintError(
-                f"{directory.name} is being worked on by another process; wait for it, or end it"
-            ) from None
-        except OSError as error:
-            if error.errno not in WITHOUT_LOCKS:
-                raise
+            busy = f"{directory.name} is being worked on by another process; wait for it, or end it"
+            raise GlintError(busy) from None
+        except OSError:
+            pass
         yield
 
 

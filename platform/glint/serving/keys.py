@@ -5,13 +5,11 @@ A key is 256 random bits, so its plain SHA-256 tells nothing of it: there are no
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
@@ -19,6 +17,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from glint.core.errors import GlintError
+from glint.core.locks import locked
 
 Scope = Literal["classify", "batch", "metrics"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -111,13 +110,9 @@ def remove_key(path: Path, name: str) -> None:
         _write(path, kept)
 
 
-@contextmanager
-def _held(path: Path) -> Iterator[None]:
+def _held(path: Path) -> AbstractContextManager[None]:
     """While nobody else changes the file: of two changes at once neither shall undo the other."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return locked(path.with_name(f"{path.name}.lock"))
 
 
 def _write(path: Path, keys: tuple[Key, ...]) -> None:
