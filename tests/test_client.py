@@ -86,7 +86,7 @@ def test_a_problem_of_another_server_is_told_too(body: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("url", "key", "said"),
-    [("http://x y:z", None, r"url 'http://x y:z' is none"), ("http://x", "kéy", "must be ASCII")],
+    [("http://x y:z", None, r"url 'http://x y:z' must be an address"), ("http://x", "kéy", "must be ASCII")],
 )
 def test_what_cannot_be_asked_is_one_line(url: str, key: str | None, said: str) -> None:
     with pytest.raises(GlintError, match=f"^[^\n]*{said}[^\n]*$"):

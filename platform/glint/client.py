@@ -203,12 +203,12 @@ class AsyncClient:
 
 
 def _options(url: str, key: str | None, timeout_s: float) -> dict[str, Any]:
-    if not url.startswith(("http://", "https://")):
-        raise GlintError(f"url {url!r} must begin with http:// or https://")
     try:
-        httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise GlintError(f"url {url!r} is none: {error}") from None
+        scheme = httpx.URL(url).scheme
+    except httpx.InvalidURL:
+        scheme = ""
+    if scheme not in ("http", "https"):
+        raise GlintError(f"url {url!r} must be an address that begins with http:// or https://")
     if key is None and (configured := read_settings().api_key):
         key = configured.get_secret_value()
     if key and not key.isascii():
@@ -296,9 +296,7 @@ def _successful(outcome: Outcome) -> httpx.Response:
 
 def _problem(response: httpx.Response) -> tuple[str, str]:
     """The detail and reason of a problem+json, or whatever was answered in its stead."""
-    if response.headers.get("content-type", "").startswith("application/problem+json"):
-        with suppress(ValueError):
-            problem = response.json()
-            if isinstance(problem, dict) and "detail" in problem:  # another server's may have neither
-                return str(problem["detail"]), str(problem.get("reason", "unknown"))
+    with suppress(ValueError, KeyError, TypeError):  # another server's may have neither, or be no JSON
+        problem = response.json()
+        return str(problem["detail"]), str(problem.get("reason", "unknown"))
     return " ".join(response.text[:200].split()) or response.reason_phrase, "unknown"

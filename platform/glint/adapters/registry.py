@@ -197,11 +197,10 @@ class Registry(Tracking):
 
     def meant(self, name: str, alias: str) -> list[str]:
         """The versions that an alias means or has meant: the present one, those to go back to, and what was left."""
-        found = [self.alias(name, alias), *reversed(self._earlier(name, alias))]
         records = {f"glint.promotion.{alias}", f"glint.rollback.{alias}"}
-        versions = self._client.search_model_versions(f"name = '{name}'")
-        left = sorted((str(one.version) for one in versions if records & one.tags.keys()), key=int, reverse=True)
-        return list(dict.fromkeys(version for version in [*found, *left] if version))
+        left = [version for version, tags in self._versions(name).items() if records & tags.keys()]
+        found = [self.alias(name, alias), *reversed(self._earlier(name, alias)), *left]
+        return list(dict.fromkeys(version for version in found if version))
 
     def keep_report(self, name: str, version: str, report: str) -> None:
         """Keep what the gate said (JSON) with the version's run."""
@@ -253,8 +252,8 @@ class Registry(Tracking):
                 raise
         raise GlintError(self._absence(name, None, None))
 
-    def _versions(self, name: str) -> set[str]:
-        return {str(found.version) for found in self._client.search_model_versions(f"name = '{name}'")}
+    def _versions(self, name: str) -> dict[str, Mapping[str, str]]:
+        return {str(one.version): one.tags for one in self._client.search_model_versions(f"name = '{name}'")}
 
     def _set_alias(self, name: str, alias: str, version: str) -> None:
         from mlflow.exceptions import MlflowException

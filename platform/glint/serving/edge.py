@@ -1,7 +1,7 @@
 """What stands before Ray Serve reads a request, in its proxies and wherever else it listens.
 
 Serve calls `middlewares` because RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names it. There a request loses the headers
-by which a caller could switch Serve's time limit off, those that Serve cannot read, and what Serve answers by itself,
+by which a caller could switch Serve's time limit off and those that Serve cannot read. What Serve answers by itself,
 such as 503 for a full queue, becomes a problem like all others. Where the replica that had a request has died Serve
 answers nothing at all; that is 502 here, on which clients try again.
 """
