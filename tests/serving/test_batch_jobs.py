@@ -85,7 +85,7 @@ def ended(client: httpx.Client, store: SqliteStore, num_chunks: int = 3) -> str:
     return id
 
 
-def refused(answer: httpx.Response, status: int, said: str) -> None:
+def assert_refused(answer: httpx.Response, status: int, said: str) -> None:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert said in answer.json()["detail"]
@@ -97,17 +97,17 @@ def refused(answer: httpx.Response, status: int, said: str) -> None:
 def test_deployments_come_and_go_and_the_default_can_be_switched(client: httpx.Client, endpoint: str) -> None:
     other = client.put("endpoints/boards/deployments/candidate", json={"model": "models:/boards/4"}).json()
     assert (other["default"], set(other["deployments"])) == ("main", {"main", "candidate"})
-    refused(client.delete("endpoints/boards/deployments/main"), 422, "is the default of endpoint 'boards'")
+    assert_refused(client.delete("endpoints/boards/deployments/main"), 422, "is the default of endpoint 'boards'")
     assert client.put("endpoints/boards/default", json={"deployment": "candidate"}).json()["default"] == "candidate"
     assert list(client.delete("endpoints/boards/deployments/main").json()["deployments"]) == ["candidate"]
     assert [one["name"] for one in client.get("endpoints").json()["endpoints"]] == ["boards"]
     assert client.delete("endpoints/boards").status_code == 204
-    refused(client.get("endpoints/boards"), 404, "there is no endpoint 'boards'; there are none yet")
+    assert_refused(client.get("endpoints/boards"), 404, "there is no endpoint 'boards'; there are none yet")
 
 
 def test_an_endpoint_is_made_once(client: httpx.Client, endpoint: str) -> None:
     before = client.get("endpoints/boards").json()
-    refused(client.post("endpoints", json={"name": "boards"}), 409, "there is an endpoint 'boards' already")
+    assert_refused(client.post("endpoints", json={"name": "boards"}), 409, "there is an endpoint 'boards' already")
     assert client.get("endpoints/boards").json() == before
 
 
@@ -125,7 +125,7 @@ def test_an_endpoint_is_made_once(client: httpx.Client, endpoint: str) -> None:
     ],
 )
 def test_an_endpoint_that_could_not_work_is_refused(client: httpx.Client, made: dict, said: str) -> None:
-    refused(client.post("endpoints", json=made), 422, said)
+    assert_refused(client.post("endpoints", json=made), 422, said)
     assert client.get("endpoints").json() == {"endpoints": []}
 
 
@@ -149,12 +149,14 @@ def test_the_same_key_makes_the_same_job_and_no_other(client: httpx.Client, endp
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.json() == again.json()
     other = client.post("endpoints/boards/jobs", json=asked | {"priority": 1}, headers=key)
-    refused(other, 409, "Idempotency-Key 'night 12' was used for another request")
+    assert_refused(other, 409, "Idempotency-Key 'night 12' was used for another request")
     assert len(client.get("jobs").json()["jobs"]) == 1
     client.delete("endpoints/boards")
     later = client.post("endpoints/boards/jobs", json=asked, headers=key)
     assert (later.status_code, later.json()["id"]) == (202, first.json()["id"])
-    refused(client.post("endpoints/boards/jobs", json=asked, headers={"idempotency-key": ""}), 422, "idempotency-key")
+    assert_refused(
+        client.post("endpoints/boards/jobs", json=asked, headers={"idempotency-key": ""}), 422, "idempotency-key"
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,12 +176,12 @@ def test_the_same_key_makes_the_same_job_and_no_other(client: httpx.Client, endp
     ],
 )
 def test_an_input_that_is_not_allowed_is_refused(client: httpx.Client, endpoint: str, input: dict, said: str) -> None:
-    refused(client.post("endpoints/boards/jobs", json={"input": input}), 422, said)
+    assert_refused(client.post("endpoints/boards/jobs", json={"input": input}), 422, said)
 
 
 def test_a_link_does_not_lead_out_of_an_allowed_folder(client: httpx.Client, endpoint: str, tmp_path: Path) -> None:
     (tmp_path / "way-out").symlink_to("/etc")
-    refused(
+    assert_refused(
         client.post("endpoints/boards/jobs", json={"input": {"uri": f"{tmp_path}/way-out"}}), 422, "GLINT_BATCH_INPUTS"
     )
     (tmp_path / "pictures").mkdir()
@@ -192,20 +194,20 @@ def test_an_input_that_is_not_there_or_names_no_images_is_refused_at_once(
     (tmp_path / "a.jpg").touch()
     for name, said in (("nowhere", "does not exist on the server"), ("a.jpg", "ends in .parquet, .csv, .jsonl")):
         asked = {"input": {"uri": f"{tmp_path}/{name}"}}
-        refused(client.post("endpoints/boards/jobs", json=asked), 422, said)
+        assert_refused(client.post("endpoints/boards/jobs", json=asked), 422, said)
 
 
 @pytest.mark.parametrize("number", ["1e400", "NaN"])
 def test_numbers_that_no_job_could_have_are_refused(client: httpx.Client, endpoint: str, number: str) -> None:
     body = f'{{"input": {{"uri": "az://images/line-4"}}, "options": {{"item_timeout_s": {number}}}}}'
     answer = client.post("endpoints/boards/jobs", content=body, headers={"content-type": "application/json"})
-    refused(answer, 422, "options.item_timeout_s must be a finite number")
+    assert_refused(answer, 422, "options.item_timeout_s must be a finite number")
 
 
 def test_a_damaged_cursor_is_not_the_last_page(client: httpx.Client, endpoint: str, store: SqliteStore) -> None:
     id = ended(client, store)
     for path in ("jobs", f"jobs/{id}/results"):
-        refused(client.get(path, params={"cursor": "zz"}), 422, "cursor")
+        assert_refused(client.get(path, params={"cursor": "zz"}), 422, "cursor")
 
 
 def test_only_allowed_webhooks_over_tls_are_taken(client: httpx.Client, endpoint: str) -> None:
@@ -219,7 +221,7 @@ def test_only_allowed_webhooks_over_tls_are_taken(client: httpx.Client, endpoint
         ("https://hooks.exam\tple.com/x", "is no address: it has a blank or a control character"),
         ("https://[x", "is no address"),
     ):
-        refused(client.post("endpoints/boards/jobs", json=asked | {"webhook": url}), 422, said)
+        assert_refused(client.post("endpoints/boards/jobs", json=asked | {"webhook": url}), 422, said)
     submitted(client, webhook="https://hooks.example.com/x")
 
 
@@ -293,9 +295,9 @@ def test_results_come_in_pages_by_filter_and_as_files(client: httpx.Client, endp
     table = pq.read_table(io.BytesIO(file.content))
     assert table["uri"].to_pylist() == [one["uri"] for one in whole]
     assert table["confidence"].to_pylist() == [one["confidence"] for one in whole]
-    refused(client.get(f"jobs/{id}/results", params={"status": "okay"}), 422, "status 'okay' must be one of ok")
+    assert_refused(client.get(f"jobs/{id}/results", params={"status": "okay"}), 422, "status 'okay' must be one of ok")
     page = {"format": "csv", "cursor": first["cursor"]}
-    refused(client.get(f"jobs/{id}/results", params=page), 422, "cursor goes with format=json")
+    assert_refused(client.get(f"jobs/{id}/results", params=page), 422, "cursor goes with format=json")
     nothing = {"status": "timed_out", "format": "csv"}
     assert client.get(f"jobs/{id}/results", params=nothing).text.startswith("uri,etag,status,label,confidence,top_k")
     nothing = {"status": "timed_out", "format": "parquet"}
@@ -373,14 +375,14 @@ def test_a_retry_without_a_body_scores_what_is_missing(client: httpx.Client, end
 )
 def test_a_body_that_is_none_is_told_as_such(client: httpx.Client, endpoint: str, body: str, said: str) -> None:
     answer = client.post("endpoints/boards/jobs", content=body, headers={"content-type": "application/json"})
-    refused(answer, 422, said)
+    assert_refused(answer, 422, said)
     assert answer.json()["reason"] == "invalid_body"
 
 
 def test_a_body_that_is_not_said_to_be_json_is_told_as_such(client: httpx.Client, endpoint: str) -> None:
     form = {"content-type": "application/x-www-form-urlencoded"}  # as curl says of what it sends with -d
     answer = client.post("endpoints/boards/jobs", content='{"input": {"uris": ["a"]}}', headers=form)
-    refused(answer, 422, f"the body must be content-type: application/json, got {form['content-type']}")
+    assert_refused(answer, 422, f"the body must be content-type: application/json, got {form['content-type']}")
 
 
 def test_a_parameter_that_is_misspelt_does_not_find_everything(
@@ -388,20 +390,22 @@ def test_a_parameter_that_is_misspelt_does_not_find_everything(
 ) -> None:
     id = ended(client, store)
     answer = client.get(f"jobs/{id}/results", params={"statuses": "failed"})
-    refused(answer, 422, f"statuses is no parameter of {PREFIX}/jobs/{id}/results; there are status, label, decision")
+    assert_refused(
+        answer, 422, f"statuses is no parameter of {PREFIX}/jobs/{id}/results; there are status, label, decision"
+    )
     assert client.get(f"jobs/{id}/results", params={"status": "failed"}).status_code == 200
-    refused(client.get(f"jobs/{id}", params={"verbose": "1"}), 422, "there are none")
+    assert_refused(client.get(f"jobs/{id}", params={"verbose": "1"}), 422, "there are none")
 
 
 def test_a_wrong_path_is_pointed_to_the_description_of_this_api(client: httpx.Client) -> None:
-    refused(client.get("nothing"), 404, f"there is nothing at {PREFIX}/nothing; see {PREFIX}/openapi.json")
+    assert_refused(client.get("nothing"), 404, f"there is nothing at {PREFIX}/nothing; see {PREFIX}/openapi.json")
     assert client.get("openapi.json").status_code == 200
 
 
 def test_a_job_that_runs_is_neither_deleted_nor_retried(client: httpx.Client, endpoint: str) -> None:
     id = submitted(client)
-    refused(client.delete(f"jobs/{id}"), 409, f"job {id} is queued; cancel it first")
-    refused(client.post(f"jobs/{id}/retry", json={}), 409, "cancel it first")
+    assert_refused(client.delete(f"jobs/{id}"), 409, f"job {id} is queued; cancel it first")
+    assert_refused(client.post(f"jobs/{id}/retry", json={}), 409, "cancel it first")
 
 
 def test_a_job_is_not_deleted_before_its_driver_has_ended(
@@ -411,7 +415,7 @@ def test_a_job_is_not_deleted_before_its_driver_has_ended(
     id = ended(client, store)
     driver = client.get(f"jobs/{id}").json()["driver"]
     drivers.statuses[driver] = "running"
-    refused(client.delete(f"jobs/{id}"), 409, f"the driver of job {id} has not ended yet")
+    assert_refused(client.delete(f"jobs/{id}"), 409, f"the driver of job {id} has not ended yet")
     drivers.statuses[driver] = "stopped"
     assert client.delete(f"jobs/{id}").status_code == 204
 
@@ -422,7 +426,7 @@ def test_a_job_is_not_deleted_while_another_ray_has_its_driver(
     monkeypatch.setattr("glint.serving.batch_desk.DRIVER_ENDS_S", 0.0)
     id, bridge = ended(client, store), Bridge()
     bridge.run(Books(store).change(id, lambda one: one.held("10.0.0.2:6379")))
-    refused(client.delete(f"jobs/{id}"), 409, f"the driver of job {id} has not ended yet")
+    assert_refused(client.delete(f"jobs/{id}"), 409, f"the driver of job {id} has not ended yet")
     bridge.run(Books(store).change(id, lambda one: one.model_copy(update={"started_at": one.created_at})))
     assert client.get(f"jobs/{id}/logs").json()["text"].endswith("is with the Ray at 10.0.0.2:6379.\n")
     bridge.run(Books(store).change(id, lambda one: one.released()))
@@ -448,7 +452,7 @@ def test_a_deleted_job_leaves_nothing(client: httpx.Client, endpoint: str, store
     bridge.run(store.put_job(job(id, manifest=str(frozen))))
     assert client.delete(f"jobs/{id}").status_code == 204
     for path in ("", "/progress", "/logs", "/results", "/errors"):
-        refused(client.get(f"jobs/{id}{path}"), 404, f"there is no job {id!r}")
+        assert_refused(client.get(f"jobs/{id}{path}"), 404, f"there is no job {id!r}")
     assert list(frozen.parents[1].iterdir()) == []
     assert bridge.run(store.page(id)).outcomes == ()
     bridge.close()
@@ -469,7 +473,9 @@ def test_a_deleted_job_that_its_driver_never_came_to_know_leaves_no_files(
 def test_a_store_that_cannot_be_used_is_no_fault_of_the_caller(client: httpx.Client, store: SqliteStore) -> None:
     store.path.write_text("no database at all, but quite some text " * 100)
     answer = client.get("jobs", headers={"x-request-id": "line-4"})
-    refused(answer, 503, "the result store cannot be used at the moment; the server's log has it under request line-4")
+    assert_refused(
+        answer, 503, "the result store cannot be used at the moment; the server's log has it under request line-4"
+    )
     assert (answer.json()["reason"], answer.headers["retry-after"]) == ("store_unavailable", "5")
     assert str(store.path) not in answer.text
 
