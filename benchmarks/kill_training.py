@@ -4,6 +4,7 @@ python benchmarks/kill_training.py
 
 Killed with SIGKILL in the middle of an epoch, each in a run of its own: the training worker (training goes on by
 itself), the driver (the same command goes on), and the node that the worker is on (training goes on on another one).
+Averaged weights and the count of epochs without a better score have to survive too.
 """
 
 import json
@@ -23,7 +24,13 @@ from glint.pipelines.boards import write_boards
 
 RECIPE = Path(__file__).resolve().parents[1] / "configs" / "recipes" / "boards.yaml"
 STORE_BYTES = 500_000_000
-SHORT = ("optimisation.epochs=10", "optimisation.optimizer=nmuon", "optimisation.lr=0.003")
+SHORT = (
+    "optimisation.epochs=10",
+    "optimisation.optimizer=nmuon",
+    "optimisation.lr=0.003",
+    "optimisation.ema_decay=0.9",
+    "optimisation.patience=4",
+)
 
 
 def children(pid: int) -> list[int]:

@@ -47,15 +47,17 @@ def test_what_was_compared_is_counted() -> None:
     assert found["near-duplicates"].measured == "0 of 98 look like one of 870 training images"
 
 
-@pytest.mark.parametrize("gone", [{"num_training_read": 0}, {"num_read": 0}])
+@pytest.mark.parametrize("gone", [{"num_training_read": 809}, {"num_training_read": 0}, {"num_read": 89}])
 def test_images_that_can_no_longer_be_read_are_not_judged_and_refused(gone: dict[str, int]) -> None:
     found = leaks(**gone)
     assert {rule: one.verdict for rule, one in found.items()}["shared groups"] == "passed", "which takes no reading"
     assert found["identical images"].verdict == "refused"
     read, learned = gone.get("num_read", 100), gone.get("num_training_read", 900)
     assert found["identical images"].measured == (
-        f"not judged: {read} of 100 images and {learned} of 900 of training could be read"
+        "not judged, for less than 90% could be read: "
+        f"{read} of 100 images and {learned} of 900 of training could be read"
     )
+    assert leaks(**gone, identical=[("a.jpg", "b.jpg")])["identical images"].measured.count("a.jpg = b.jpg") == 1
 
 
 def test_without_training_images_nothing_is_judged() -> None:

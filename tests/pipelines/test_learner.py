@@ -132,6 +132,19 @@ def test_earlier_layers_learn_more_slowly_by_the_decay_of_the_recipe(learner_wit
     assert len({group["lr"] for group in plain.optimizer.param_groups}) == 1
 
 
+def test_the_network_sees_images_of_the_epochs_size_with_a_part_erased(learner_with: Callable[..., Learner]) -> None:
+    seen: list[torch.Tensor] = []
+    for erase in (0.0, 1.0):
+        learner = learner_with({"augmentation.erase": erase})
+        learner.model.register_forward_pre_hook(lambda _, images: seen.append(images[0].clone()))
+        learner.step(batch_of(8), 0, 32)
+    whole, erased = seen
+    assert whole.shape == erased.shape == (8, 3, 32, 32)
+    changed = (whole != erased).any(1).float().mean((1, 2))
+    assert changed.min() > 0, "each image has lost a part"
+    assert changed.max() < 0.5
+
+
 @pytest.mark.parametrize(
     ("values", "validated", "featured"),
     [

@@ -63,25 +63,6 @@ def test_versions_are_followed_to_the_first(
     assert all(one.manifest for one in found)
 
 
-def test_an_alias_may_be_any_version_that_it_has_meant_before(
-    registry: Registry, sighted: Bundle, tmp_path: Path
-) -> None:
-    for number, weights in enumerate(["hub", "hub:a1_in1k", "models:/colours@champion", "none"], start=1):
-        register(registry, "colours", begun_with(weights, sighted, tmp_path / str(number)))
-    for version in ("1", "2", "4"):
-        registry.promote("colours", version, "champion")
-    assert set(called(origins("colours", "3", registry))) == {f"models:/colours/{number}" for number in (1, 2, 3)}
-
-
-def test_a_version_that_was_rolled_back_is_not_forgotten(registry: Registry, sighted: Bundle, tmp_path: Path) -> None:
-    for number, weights in enumerate(["none", "none", "none", "models:/colours@champion"], start=1):
-        register(registry, "colours", begun_with(weights, sighted, tmp_path / str(number)))
-    for version in ("1", "2", "3"):
-        registry.promote("colours", version, "champion", {"by": "somebody"})
-    registry.rollback("colours", "champion", {"by": "somebody"})
-    assert set(called(origins("colours", "4", registry))) == {f"models:/colours/{number}" for number in (1, 2, 3, 4)}
-
-
 def test_a_bundle_is_followed_to_the_manifest_that_its_training_kept(
     registry: Registry, sighted: Bundle, colours: Manifest, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from glint.core.intervals import within_one_standard_error
 from glint.core.manifest import write_manifest
 from glint.core.recipe import Optimisation
 from glint.pipelines.run_state import write_identity
-from glint.pipelines.train import TRAINED, Trained, TrainingRun, finished, train
+from glint.pipelines.train import TRAINED, Trained, TrainingRun, finished, make_plan, train
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
 
@@ -130,6 +130,14 @@ def test_a_name_joins_no_two_runs(trained: Trained, training: TrainingRun, tmp_p
     manifest = write_manifest(tmp_path / "fewer.parquet", [rows], source="test")
     with pytest.raises(GlintError, match=r"is a run with other recipe \(.*\) and manifest \("):
         train(replace(training, name=training.id, recipe=other, manifest=manifest), Told())
+
+
+def test_what_is_trained_names_the_version_that_an_alias_means_now(trained: Trained, training: TrainingRun) -> None:
+    training.registry.promote(trained.model, trained.version, "elder")
+    recipe = training.recipe.model_copy(update={"weights": f"models:/{trained.model}@elder"})
+    run = replace(training, recipe=recipe)
+    assert make_plan(run, Told()).recipe == recipe.model_copy(update={"weights": trained.model_uri})
+    assert run.identity["recipe"] == recipe.digest, "the run is known by what was asked for"
 
 
 def test_a_named_run_that_is_finished_needs_neither_ray_nor_its_weights(

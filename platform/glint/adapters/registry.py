@@ -195,13 +195,6 @@ class Registry(Tracking):
                 return self._fetched(run.info.run_id, kept[0])
         return None
 
-    def meant(self, name: str, alias: str) -> list[str]:
-        """The versions that an alias means or has meant: the present one, those to go back to, and what was left."""
-        records = {f"glint.promotion.{alias}", f"glint.rollback.{alias}"}
-        left = [version for version, tags in self._versions(name).items() if records & tags.keys()]
-        found = [self.alias(name, alias), *reversed(self._earlier(name, alias)), *left]
-        return list(dict.fromkeys(version for version in found if version))
-
     def keep_report(self, name: str, version: str, report: str) -> None:
         """Keep what the gate said (JSON) with the version's run."""
         run = self._version(name, version, None).run_id
@@ -239,8 +232,7 @@ class Registry(Tracking):
             return (
                 f"model {name!r} has no alias {alias!r} (aliases: {aliases}); glint promote {name} --version N sets it"
             )
-        versions = sorted(self._versions(name), key=int)
-        return f"model {name!r} has no version {version}; there are: {', '.join(versions)}"
+        return f"model {name!r} has no version {version}; there are: {', '.join(self._versions(name))}"
 
     def _model(self, name: str) -> Any:
         from mlflow.exceptions import MlflowException
@@ -252,8 +244,9 @@ class Registry(Tracking):
                 raise
         raise GlintError(self._absence(name, None, None))
 
-    def _versions(self, name: str) -> dict[str, Mapping[str, str]]:
-        return {str(one.version): one.tags for one in self._client.search_model_versions(f"name = '{name}'")}
+    def _versions(self, name: str) -> list[str]:
+        found = self._client.search_model_versions(f"name = '{name}'")
+        return sorted((str(one.version) for one in found), key=int)
 
     def _set_alias(self, name: str, alias: str, version: str) -> None:
         from mlflow.exceptions import MlflowException

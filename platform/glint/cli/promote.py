@@ -37,9 +37,9 @@ def promote(
     """Make a version the champion: `models:/NAME@champion` then means that version.
 
     Where there is a champion, the version has to pass the gate on a manifest first: no worse than the champion beyond
-    a margin, overall and for each class, for certain; scored as training scored it; not much slower; and tested on
-    images that training has not seen. Where the gate refuses, the reasons are told a line each, nothing changes, and
-    the exit code is 1.
+    a margin, overall and for each class, by the whole of the paired 95% interval; scored as training scored it; not
+    much slower; and tested on images that training has not seen. Where the gate refuses, the reasons are told a line
+    each, nothing changes, and the exit code is 1.
 
     Examples:
 

@@ -70,11 +70,12 @@ class ScoreIntervals(BaseModel):
 
 
 class Differences(NamedTuple):
-    """Intervals of differences; `recall` is by class."""
+    """Intervals of differences; `recall` is by class, and `rare` are those in too few groups for averages."""
 
     macro_f1: Interval | None
     micro_f1: Interval | None
     recall: list[Interval | None]
+    rare: list[int]
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Bootstrap:
         actual, given = (_groups_with(part) for part in (tallies.actual, tallies.given))
         either = _groups_with(tallies.actual + tallies.given)
         every = self.counts.shape[1]
-        averaged = every if _can_be_averaged(tallies) else 0
+        averaged = 0 if _rare(tallies) else every
         hits = (targets == predicted).all(1) if targets.ndim == 2 else targets == predicted
         return ScoreIntervals(
             accuracy=self.share(hits),
@@ -138,13 +139,14 @@ class Bootstrap:
 
     def differences(self, before: Tallies, after: Tallies) -> Differences:
         """Of after minus before, paired; macro-F1 has none where a class of either is in too few groups."""
-        averaged = _can_be_averaged(before) and _can_be_averaged(after)
+        rare = sorted({*_rare(before), *_rare(after)})
         first, second = (metric_replicates(side, self.counts) for side in (before, after))
         recalls = zip((second["recall"] - first["recall"]).T, _groups_with(before.actual), strict=True)
         return Differences(
-            macro_f1=interval(second["macro_f1"] - first["macro_f1"]) if averaged else None,
+            macro_f1=None if rare else interval(second["macro_f1"] - first["macro_f1"]),
             micro_f1=interval(second["micro_f1"] - first["micro_f1"]),
             recall=[interval(values) if groups >= MIN_JUDGED_GROUPS else None for values, groups in recalls],
+            rare=rare,
         )
 
 
@@ -188,10 +190,10 @@ def _interval(replicates: Array, num_groups: int) -> Interval | None:
     return found
 
 
-def _can_be_averaged(tallies: Tallies) -> bool:
-    """Whether every class that images have or were given is in MIN_AVERAGED_GROUPS."""
+def _rare(tallies: Tallies) -> list[int]:
+    """The classes that images have or were given, but in fewer than MIN_AVERAGED_GROUPS groups."""
     groups = _groups_with(tallies.actual + tallies.given)
-    return bool(min(groups[groups > 0], default=0) >= MIN_AVERAGED_GROUPS)
+    return [int(label) for label in np.flatnonzero((groups > 0) & (groups < MIN_AVERAGED_GROUPS))]
 
 
 def _groups_with(counts: Any) -> Array:

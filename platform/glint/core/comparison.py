@@ -52,6 +52,7 @@ class Comparison(BaseModel):
     both_wrong: int
     scores: dict[str, Difference] = Field(description="of the scores over all classes")
     recall: dict[str, Difference] = Field(description="of the classes that have images")
+    rare: tuple[str, ...] = Field(default=(), description="classes in too few groups for an interval of macro-F1")
 
 
 def comparison(
@@ -67,7 +68,7 @@ def comparison(
     """
     right, right_against = (_right(targets, guess) for guess in predicted)
     mine, other = scores
-    paired = _intervals(targets, predicted, mine.classes, drawn)
+    paired, rare = _intervals(targets, predicted, mine.classes, drawn)
     every = Judged(np.ones(len(targets), dtype=bool), right_against & ~right, right & ~right_against)
     names = [name for name in ("accuracy", "macro_f1", "micro_f1") if name in mine.summary()]
     return Comparison(
@@ -92,23 +93,26 @@ def comparison(
             for i, (name, score) in enumerate(mine.per_class.items())
             if score.support
         },
+        rare=rare,
     )
 
 
 def _intervals(
     targets: Array, predicted: tuple[Array, Array], classes: tuple[str, ...], drawn: Bootstrap | None
-) -> dict[str, Interval | None]:
+) -> tuple[dict[str, Interval | None], tuple[str, ...]]:
+    """By score, and the classes in too few groups for one of macro-F1."""
     if drawn is None:
-        return {}
+        return {}, ()
     model, against = (drawn.tallies(targets, guess, len(classes)) for guess in predicted)
     right, right_against = (_right(targets, guess) for guess in predicted)
     found = drawn.differences(against, model)
-    return {
+    intervals = {
         "accuracy": drawn.difference_of_shares(right_against, right),
         "macro_f1": found.macro_f1,
         "micro_f1": found.micro_f1,
         **{f"recall {name}": one for name, one in zip(classes, found.recall, strict=True)},
     }
+    return intervals, tuple(classes[label] for label in found.rare)
 
 
 def _of_class(targets: Array, predicted: tuple[Array, Array], label: int) -> Judged:

@@ -95,7 +95,7 @@ def non_inferiority(
     """
     overall = comparison.scores["macro_f1"]
     if overall.interval is None:
-        few = f"a class is in fewer than {MIN_AVERAGED_GROUPS} values of {resampling.column}"
+        few = f"{listed(comparison.rare)} in fewer than {MIN_AVERAGED_GROUPS} values of {resampling.column}"
         reason = resampling.note if resampling.column is None else few
         why = f"{overall.difference:+.4f}, but there is no interval to judge it by: {reason}"
         return [Finding(rule="macro-F1", verdict="refused", measured=why, limit=f"above -{margins.macro_f1:g}")]
@@ -111,7 +111,7 @@ def _of_class(name: str, recall: Difference, num_images: int, margin: float) -> 
         return Finding(rule=rule, verdict="not judged", measured=few, limit=needs)
     if not recall.lost and recall.interval.low <= -margin:
         measured = f"{few}: none is lost, yet so few show no more than {recall.interval.low:+.4f}"
-        return Finding(rule=rule, verdict="not judged", measured=measured, limit=f"above -{margin:g} for certain")
+        return Finding(rule=rule, verdict="not judged", measured=measured, limit=f"wholly above -{margin:g}")
     return _difference(rule, recall, margin)
 
 
@@ -123,7 +123,7 @@ def _difference(rule: str, found: Difference, margin: float) -> Finding:
         rule=rule,
         verdict="passed" if low > -margin else "refused",
         measured=f"{found.against:.4f} -> {found.model:.4f}, the difference between {low:+.4f} and {high:+.4f}{few}",
-        limit=f"above -{margin:g} for certain",
+        limit=f"wholly above -{margin:g}",
         value=low,
         bound=-margin,
     )

@@ -11,6 +11,9 @@ from glint.core.duplicates import NEAR_BITS, NUM_BITS
 from glint.core.finding import Finding, Verdict
 from glint.core.splits import listed
 
+MIN_COMPARED = 0.9
+"""Of the images of the split, and of training's: with fewer that can be read, that none are identical is not shown."""
+
 
 class NearDuplicate(BaseModel):
     """An image of the split, the training image that looks most like it, and in how many bits their hashes differ."""
@@ -37,12 +40,18 @@ class Leaks(NamedTuple):
     other_groups: Sequence[str] = ()
     """Columns that training data are split by, where that is not the split's and they have no such column."""
 
+    @property
+    def compared(self) -> bool:
+        """Whether enough images could be read on both sides to say that none are the same."""
+        sides = ((self.num_read, self.num_images), (self.num_training_read, self.num_training))
+        return all(read and read >= MIN_COMPARED * number for read, number in sides)
+
 
 def leakage(leaks: Leaks, absent: Sequence[str] = (), foreign: Sequence[str] = ()) -> list[Finding]:
     """Shared groups and identical bytes refuse; images that only look alike are reported, for good boards do.
 
-    What could not be compared is never passed: without anything to compare, or without the manifest of a training
-    that the model comes from, the gate refuses.
+    What could not be compared is never passed: where fewer than MIN_COMPARED of the images can be read, or without the
+    manifest of a training that the model comes from, the gate refuses.
 
     absent: why a manifest that the model, or one that it began with, was trained on is not at hand. foreign: files of
     weights that training began with, of which nothing is known.
@@ -56,10 +65,10 @@ def leakage(leaks: Leaks, absent: Sequence[str] = (), foreign: Sequence[str] = (
         _shared_groups(leaks, bool(absent)),
         Finding(
             rule="identical images",
-            verdict=_leak_verdict(identical, min(leaks.num_read, leaks.num_training_read), bool(absent)),
+            verdict=_leak_verdict(identical, leaks.compared, bool(absent)),
             measured=(f"{found}: {listed(twins, 1)}" if identical else found) + f" ({read})"
-            if leaks.num_read and leaks.num_training_read
-            else f"not judged: {read}",
+            if identical or leaks.compared
+            else f"not judged, for less than {MIN_COMPARED:.0%} could be read: {read}",
             limit="0",
             value=identical,
             bound=0,
@@ -93,7 +102,7 @@ def _shared_groups(leaks: Leaks, absent: bool) -> Finding:
         )
     return Finding(
         rule="shared groups",
-        verdict="refused" if leaks.other_groups else _leak_verdict(number, leaks.num_training, absent),
+        verdict="refused" if leaks.other_groups else _leak_verdict(number, bool(leaks.num_training), absent),
         measured=measured if leaks.num_training else "not judged: no training image is known",
         limit="0",
         value=number,
@@ -101,7 +110,7 @@ def _shared_groups(leaks: Leaks, absent: bool) -> Finding:
     )
 
 
-def _leak_verdict(found: int, num_compared: int, absent: bool) -> Verdict:
-    if found or not num_compared:
+def _leak_verdict(found: int, compared: bool, absent: bool) -> Verdict:
+    if found or not compared:
         return "refused"
     return "not judged" if absent else "passed"

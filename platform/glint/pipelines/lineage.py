@@ -39,33 +39,28 @@ class Origin:
 def origins(name: str, version: str, registry: Registry) -> tuple[Origin, ...]:
     """The version itself, then by `weights` of its recipe the model that it began with, and so on.
 
-    The hub's weights are none of them. Of an alias, which may have moved since, every version is that it means or has
-    meant, but for those of the same model that came later.
+    The hub's weights are none of them. A bundle's recipe names the version that an alias meant when training began.
     """
     found: dict[str, Origin] = {}
-    waiting = [f"models:/{name}/{version}"]
-    while waiting:
-        weights = waiting.pop()
-        if weights in found or weights == "none" or is_hub(weights):
-            continue
-        found[weights], further = _origin(weights, registry)
-        waiting += further
+    weights = f"models:/{name}/{version}"
+    while not (weights in found or weights == "none" or is_hub(weights)):
+        found[weights], weights = _origin(weights, registry)
     return tuple(found.values())
 
 
-def _origin(weights: str, registry: Registry) -> tuple[Origin, list[str]]:
+def _origin(weights: str, registry: Registry) -> tuple[Origin, str]:
     """What a model or file of weights has learned from, and the weights that it began with itself."""
     if _is_file(weights):
-        return Origin(weights, foreign=True), []
+        return Origin(weights, foreign=True), "none"
     try:
         directory, kept = _bundle(weights, registry)
         info = Bundle(directory).info
     except GlintError:
-        return Origin(weights), []
+        return Origin(weights), "none"
     kept = kept or registry.manifest_of(info.manifest)
     manifest = Manifest.open(kept) if kept else None
     at_hand = manifest if manifest and manifest.digest == info.manifest else None
-    return Origin(weights, info.manifest, at_hand), _begun_with(info.recipe.weights, weights, registry)
+    return Origin(weights, info.manifest, at_hand), info.recipe.weights
 
 
 def _bundle(weights: str, registry: Registry) -> tuple[Path, Path | None]:
@@ -82,17 +77,3 @@ def _is_file(weights: str) -> bool:
         return False
     path = Path(local_path(weights))
     return weights.startswith("az://") or path.is_file() or bool(path.suffix and not path.is_dir())
-
-
-def _begun_with(weights: str, model: str, registry: Registry) -> list[str]:
-    """The weights that a model began with; of an alias, the versions that these may have been."""
-    if not (weights.startswith("models:/") and "@" in weights):
-        return [weights]
-    name, _, alias = weights.removeprefix("models:/").partition("@")
-    own = model.removeprefix(f"models:/{name}/")
-    try:
-        meant = registry.meant(name, alias)
-    except GlintError:
-        return [weights]
-    earlier = [one for one in meant if not own.isdecimal() or int(one) < int(own)]
-    return [f"models:/{name}/{one}" for one in earlier] or [weights]

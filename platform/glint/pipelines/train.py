@@ -42,7 +42,7 @@ from glint.pipelines.loop import KEPT_BY
 from glint.pipelines.run_checks import check_network, check_run
 from glint.pipelines.run_state import alone_in, check_identity, last_epoch, write_identity
 from glint.pipelines.targets import labelled_table
-from glint.pipelines.weights import resolve_weights, weights_identity
+from glint.pipelines.weights import exact_weights, resolve_weights, weights_identity
 from glint.vision.backbone import build_and_report
 from glint.vision.decode import Limits
 
@@ -102,9 +102,14 @@ class TrainingRun:
     workers: Workers = ONE_WORKER
 
     @cached_property
+    def exact_recipe(self) -> Recipe:
+        """The recipe, with an alias that it begins with as the version that this means now: what the bundle keeps."""
+        return self.recipe.model_copy(update={"weights": exact_weights(self.recipe.weights, self.registry)})
+
+    @cached_property
     def weights(self) -> str:
         """The recipe's weights: none, hub, hub:TAG, or a path on this machine, where they have been fetched to."""
-        return resolve_weights(self.recipe.weights, self.images, self.registry, self.home / "weights")
+        return resolve_weights(self.exact_recipe.weights, self.images, self.registry, self.home / "weights")
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -217,7 +222,7 @@ def make_plan(run: TrainingRun, progress: Progress, cache_share: float = CACHE_S
 
     `cache_share` of the object store may be taken by decoded images.
     """
-    recipe = run.recipe
+    recipe = run.exact_recipe
     train, val = (labelled_table(run.manifest, split, multi_label=run.multi_label) for split in ("train", "val"))
     load = Load(run.images, recipe.preprocessing, run.limits)
     torch.manual_seed(recipe.seed)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from glint.adapters.files import local_path
 from glint.adapters.images import Images
-from glint.adapters.registry import Registry
+from glint.adapters.registry import RegisteredModel, Registry
 from glint.core.errors import GlintError, ImageError
 from glint.vision.backbone import is_hub
 from glint.vision.bundle import Bundle
@@ -18,6 +18,14 @@ from glint.vision.bundle import Bundle
 CHOICES = (
     "none, hub, hub:TAG, a file or bundle directory, az://CONTAINER/KEY, models:/NAME@ALIAS or models:/NAME/VERSION"
 )
+
+
+def exact_weights(weights: str, registry: Registry) -> str:
+    """A recipe's weights, an alias as the version that it means now; raises GlintError where there is none."""
+    if not weights.startswith("models:/"):
+        return weights
+    model = _registered(weights, registry)
+    return f"models:/{model.name}/{model.version}"
 
 
 def resolve_weights(weights: str, images: Images, registry: Registry, cache: Path) -> str:
@@ -29,7 +37,7 @@ def resolve_weights(weights: str, images: Images, registry: Registry, cache: Pat
     if weights == "none" or is_hub(weights):
         return weights
     if weights.startswith("models:/"):
-        return _registered(weights, registry)
+        return str(_registered(weights, registry).bundle)
     if weights.startswith("az://"):
         return _downloaded(weights, images, cache)
     path = Path(local_path(weights))
@@ -52,9 +60,9 @@ def weights_identity(resolved: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _registered(weights: str, registry: Registry) -> str:
+def _registered(weights: str, registry: Registry) -> RegisteredModel:
     try:
-        return str(registry.find(weights).bundle)
+        return registry.find(weights)
     except GlintError as error:
         raise GlintError(f"recipe.weights {weights!r}: {str(error).removeprefix(f'--model {weights!r} ')}") from None
 
