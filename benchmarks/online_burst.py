@@ -2,11 +2,11 @@
 
 python benchmarks/online_burst.py [--seconds 30] [--wait-s 0.04]
 
-The server (Ray Serve and all below it) is held to the first core, the generator (benchmarks/load.py) to the second. In
-place of a network stands an engine that waits 20 ms, as for an accelerator; decoding JPEGs of about 110 KB is real.
+The server (HAProxy, Ray Serve and all below it) is held to the first core, the generator (benchmarks/load.py) to the
+second. In place of a network stands an engine that waits 20 ms, as for an accelerator; decoding JPEGs of about 110 KB is real.
 800 further connections are open and idle. `--wait-s` is GLINT_SERVE_MAX_WAIT_S, the wait above which an image is
 refused. Latency counts from the time at which a request was to be sent.
-GLINT_SERVE_INGRESS=haproxy tries the same behind HAProxy.
+GLINT_SERVE_INGRESS=proxy tries the same with Serve's Python proxy in HAProxy's place.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main() -> None:
         untrained(folder / "bundle", "paced", 224)
         command = ["taskset", "-c", "0", sys.executable, __file__]
         command += ["--serve", str(folder / "bundle"), "--wait-s", str(options.wait_s)]
-        environment = {**os.environ, "GLINT_HOME": str(folder / "home")}
+        environment = {"GLINT_SERVE_INGRESS": "haproxy", **os.environ, "GLINT_HOME": str(folder / "home")}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         with subprocess.Popen(command, env=environment, text=True, **pipes) as server:
             assert server.stdout is not None
