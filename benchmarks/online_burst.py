@@ -3,7 +3,8 @@
 python benchmarks/online_burst.py [--seconds 30] [--wait-s 0.04]
 
 The server (HAProxy, Ray Serve and all below it) is held to the first core, the generator (benchmarks/load.py) to the
-second. In place of a network stands an engine that waits 20 ms, as for an accelerator; decoding JPEGs of about 110 KB is real.
+second. In place of a network stands an engine that waits 20 ms, as for an accelerator; decoding JPEGs of about 110 KB
+is real.
 800 further connections are open and idle. `--wait-s` is GLINT_SERVE_MAX_WAIT_S, the wait above which an image is
 refused. Latency counts from the time at which a request was to be sent.
 GLINT_SERVE_INGRESS=proxy tries the same with Serve's Python proxy in HAProxy's place.

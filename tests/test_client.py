@@ -86,11 +86,16 @@ def test_a_problem_of_another_server_is_told_too(body: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("url", "key", "said"),
-    [("http://x y:z", None, r"url 'http://x y:z' must be an address"), ("http://x", "kéy", "must be ASCII")],
+    [
+        ("http://x y:z", None, r"url 'http://x y:z' must be an address"),
+        ("http://x", "kéy", "must be printable ASCII"),
+        ("http://x", "secret\n", "must be printable ASCII"),
+    ],
 )
 def test_what_cannot_be_asked_is_one_line(url: str, key: str | None, said: str) -> None:
-    with pytest.raises(GlintError, match=f"^[^\n]*{said}[^\n]*$"):
+    with pytest.raises(GlintError, match=f"^[^\n]*{said}[^\n]*$") as refused:
         Client(url, key)
+    assert "secret" not in str(refused.value)
 
 
 def test_a_file_that_is_not_there_is_a_mistake_told_in_one_line() -> None:

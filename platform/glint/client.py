@@ -211,8 +211,8 @@ def _options(url: str, key: str | None, timeout_s: float) -> dict[str, Any]:
         raise GlintError(f"url {url!r} must be an address that begins with http:// or https://")
     if key is None and (configured := read_settings().api_key):
         key = configured.get_secret_value()
-    if key and not key.isascii():
-        raise GlintError("key, or GLINT_API_KEY, must be ASCII: it goes into a header")
+    if key and not (key.isascii() and key.isprintable()):
+        raise GlintError("key, or GLINT_API_KEY, must be printable ASCII, without a line's end: it goes into a header")
     return {
         "base_url": url,
         "headers": {"authorization": f"Bearer {key}"} if key else {},

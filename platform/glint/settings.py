@@ -89,7 +89,9 @@ class Settings(BaseSettings):
     )
     serve_follow_s: float = Field(default=15, gt=0, description="pause between looks whether an alias has moved")
     otlp_endpoint: str | None = Field(
-        default=None, description="OpenTelemetry collector that traces of requests go to, such as http://HOST:4318"
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="OpenTelemetry collector that traces of requests go to, such as http://HOST:4318",
     )
     otlp_share: float = Field(default=0.1, ge=0, le=1, description="of the requests without a trace of their caller's")
     canary_max_errors: float = Field(
@@ -101,7 +103,9 @@ class Settings(BaseSettings):
     entra_tenant: str | None = Field(default=None, description="whose tokens open a served glint, beside API keys")
     entra_audience: str | None = Field(default=None, description="that these tokens must be meant for")
     entra_authority: str = Field(
-        default="https://login.microsoftonline.com", description="that signs them; of another cloud"
+        default="https://login.microsoftonline.com",
+        pattern=r"^https?://\S+$",
+        description="that signs them; of another cloud",
     )
     api_key: SecretStr | None = Field(default=None, description="with which clients open a glint that asks for one")
 

@@ -121,6 +121,7 @@ def test_digest_changes_with_what_the_policy_says_and_with_nothing_else() -> Non
         {"temperature": 0},
         {"costs": {"missed_defect": 0, "false_alarm": 1, "human_look": 1}},
         {"costs": {"missed_defect": 1, "false_alarm": 1}},
+        {"costs": {"missed_defect": float("inf"), "false_alarm": 1, "human_look": 1}},
         {"costs": {"missed_defect": 1, "false_alarm": 1, "human_look": 1, "missed": {"open": -1}}},
     ],
 )

@@ -15,7 +15,7 @@ from glint.core.errors import GlintError
 from glint.core.gate import Finding, GateReport, Margins
 from glint.core.manifest import Manifest, write_manifest
 from glint.pipelines.evaluate import Candidate
-from glint.pipelines.gate import Trial, _training_groups, run_gate
+from glint.pipelines.gate import Trial, _selftest, _training_groups, run_gate
 from glint.pipelines.lineage import Origin
 from glint.pipelines.train import Trained
 from glint.settings import Settings
@@ -169,6 +169,21 @@ def test_a_manifest_of_other_classes_is_the_users_mistake(
     fewer = write_manifest(tmp_path / "fewer.parquet", [pa.Table.from_pylist(rows)], source="test")
     with pytest.raises(GlintError, match=r"--manifest has the classes \['blue', 'green'\], but version None has"):
         run_gate(candidate(sighted, settings), None, trial(fewer, settings), Told())
+
+
+def test_weights_that_are_damaged_beside_an_engine_that_is_not_are_found(
+    sighted: Bundle, blind: Bundle, settings: Settings, tmp_path: Path
+) -> None:
+    damaged = Path(shutil.copytree(sighted.directory, tmp_path / "damaged"))
+    served = open_predictor(str(sighted.directory), settings)
+    assert served.model.engine != "torch"
+    whole = _selftest(candidate(sighted, settings), served, open_limits(settings))
+    assert whole is not None
+    assert whole.max_difference <= whole.tolerance
+    shutil.copy(blind.directory / "weights.safetensors", damaged)
+    found = _selftest(candidate(Bundle(damaged), settings), served, open_limits(settings))
+    assert found is not None
+    assert found.max_difference > found.tolerance
 
 
 def test_what_training_writes_passes_its_own_self_test(trained: Trained, settings: Settings) -> None:

@@ -176,6 +176,15 @@ def test_where_steps_go_in_parts_so_do_validation_and_the_frozen_phase(
     assert sizes == [validated, featured]
 
 
+def test_a_loss_that_is_no_number_any_more_ends_training(learner_with: Callable[..., Learner]) -> None:
+    learner = learner_with({})
+    with torch.no_grad():
+        next(learner.network.parameters()).fill_(torch.nan)
+    batches = iter([batch_of(8)] * learner.share.steps)
+    with pytest.raises(GlintError, match=r"training diverged: its loss is nan; lower recipe\.optimisation\.lr"):
+        loop.train_epoch(learner, batches, 0)
+
+
 def fitted_head(learner: Learner, views: np.ndarray[Any, Any]) -> tuple[float, nn.Linear]:
     head = frozen.linear_head(learner.network)
     return frozen._fit(learner, head, views), head

@@ -41,6 +41,13 @@ def test_what_serve_says_by_itself_becomes_a_problem(status: int) -> None:
     assert ("retry-after" in response.headers) == (status in (429, 503))
 
 
+def test_who_wants_an_image_classified_while_the_server_stops_may_try_again() -> None:
+    client = behind_the_edge(lambda request: PlainTextResponse("Path not found", 404))
+    response = client.post("/v1/classify")
+    assert (response.status_code, response.json()["reason"], response.headers["retry-after"]) == (503, "not_ready", "1")
+    assert client.get("/v1/classify").status_code == client.post("/elsewhere").status_code == 404
+
+
 def test_answers_of_the_application_and_serves_health_pass_unchanged() -> None:
     client = behind_the_edge(lambda request: JSONResponse({"mine": True}, 503))
     assert client.get("/").json() == {"mine": True}

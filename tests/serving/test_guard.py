@@ -225,6 +225,9 @@ def test_other_tokens_do_not_open(authority: str, signer: rsa.RSAPrivateKey) -> 
     stranger = rsa.generate_private_key(65537, 2048)
     refused = {
         token(authority, signer, roles=[]): 403,
+        token(authority, signer, roles=None): 403,
+        token(authority, signer, roles=5): 403,
+        token(authority, signer, roles=[{"a": 1}]): 403,
         token(authority, signer, aud="api://other"): 401,
         token(authority, signer, iss="https://login.example.com/tenant/v2.0"): 401,
         token(authority, signer, exp=datetime.now(UTC) - timedelta(hours=1)): 401,

@@ -97,6 +97,9 @@ def test_haproxy_listens_where_glint_serves_and_nowhere_else_and_answers_with_pr
         answer = first_answer(f"{url}/elsewhere")
         assert listened(config) == [f"bind {url.removeprefix('http://')}"]
         assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+        stopped = httpx.post(f"{url}/elsewhere/classify")
+        assert (stopped.status_code, stopped.headers["content-type"]) == (503, "application/problem+json")
+        assert (stopped.json()["reason"], stopped.headers["retry-after"]) == ("not_ready", "1")
         answer = httpx.get(f"{url}/v1/classify")
         assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
         assert (answer.headers["retry-after"], answer.json()["reason"]) == ("1", "overloaded")

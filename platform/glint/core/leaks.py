@@ -69,7 +69,7 @@ def leakage(leaks: Leaks, absent: Sequence[str] = (), foreign: Sequence[str] = (
             measured=(f"{found}: {listed(twins, 1)}" if identical else found) + f" ({read})"
             if identical or leaks.compared
             else f"not judged, for less than {MIN_COMPARED:.0%} could be read: {read}",
-            limit="0",
+            limit="0" if identical or leaks.compared else f"at least {MIN_COMPARED:.0%}, to show that there are none",
             value=identical,
             bound=0,
         ),

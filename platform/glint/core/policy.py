@@ -28,7 +28,7 @@ PRESENT_FROM = 0.5
 class Costs(BaseModel):
     """What the three ways to be wrong or slow cost, in one currency of the user's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     missed_defect: PositiveFloat = Field(description="of a defective image that is accepted")
     false_alarm: PositiveFloat = Field(description="of a good image that is rejected")
@@ -56,7 +56,7 @@ class Policy(BaseModel):
     another class that passes too, with a cheaper defect, or with another defect that is as rightly rejected.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     review_below: float = Field(
         default=0.5, ge=0, le=1, description="confidence under which a person looks, where no costs are stated"

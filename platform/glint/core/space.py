@@ -23,7 +23,7 @@ MOST_COMBINATIONS = 10_000
 class Values(BaseModel):
     """What one field may be: one of `choice`, or a number from the first to the second of a pair."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     choice: tuple[Any, ...] | None = Field(default=None, min_length=1)
     uniform: tuple[float, float] | None = None

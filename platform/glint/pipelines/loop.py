@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
@@ -64,7 +65,10 @@ def train_epoch(learner: Learner, batches: Iterator[Batch], epoch: int) -> float
     readable = learner.sum(count)
     if not readable:
         raise GlintError(UNREADABLE)
-    return learner.sum(float(total)) / readable
+    loss = learner.sum(float(total)) / readable
+    if not math.isfinite(loss):
+        raise GlintError(f"training diverged: its loss is {loss}; lower recipe.optimisation.lr, or set clip_norm")
+    return loss
 
 
 @torch.no_grad()

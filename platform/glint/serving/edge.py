@@ -24,6 +24,8 @@ SERVES_OWN = {
     500: ("internal_error", "something went wrong inside the server; its log says what"),
     503: ("overloaded", "too many requests wait already, or no replica is ready; try again after Retry-After seconds"),
 }
+STOPPED = (503, "not_ready", "no model is served here yet, or any more; try again after Retry-After seconds")
+"""In place of Serve's 404 to who wants an image classified: a server that stops takes its application away first."""
 GONE = (502, "replica_gone", "the process that had this request has ended; try again")
 RETRY_AFTER_S = 1
 
@@ -46,12 +48,13 @@ class Edge:
             return
         # In place, for Serve's proxy keeps the list that it was given.
         scope["headers"] = [header for header in scope["headers"] if _goes_on(*header)]
-        if _is_for_a_model(scope):
+        wanted = _is_for_a_model(scope)
+        if wanted:
             if self._throttle.refuses():
                 await _refuse(scope, send, 503, *SERVES_OWN[503])
                 return
             send = self._watched(send)
-        answer = Answer(send)
+        answer = Answer(send, STOPPED if wanted else None)
         await self._app(scope, receive, answer)
         if not answer.started:
             await _refuse(scope, send, *GONE)
@@ -73,10 +76,16 @@ def middlewares() -> list[Middleware]:
 
 
 class Answer:
-    """Sends on what is answered, but for the plain text of an error, in whose place a problem goes."""
+    """Sends on what is answered, but for the plain text of an error, in whose place a problem goes.
 
-    def __init__(self, send: Send) -> None:
+    `absent` is that in place of Serve's own 404, by default what SERVES_OWN has.
+    """
+
+    def __init__(self, send: Send, absent: tuple[int, str, str] | None = None) -> None:
         self._send = send
+        self._problems = {status: (status, *problem) for status, problem in SERVES_OWN.items()}
+        if absent:
+            self._problems[404] = absent
         self.started = self._replaced = False
 
     async def __call__(self, message: Message) -> None:
@@ -84,7 +93,7 @@ class Answer:
         self.started = True
         if message["type"] == "http.response.start" and _is_serves_own(message):
             self._replaced = True
-            for part in _messages(message, message["status"], *SERVES_OWN[message["status"]]):
+            for part in _messages(message, *self._problems[message["status"]]):
                 await self._send(part)
         elif not self._replaced:
             await self._send(message)

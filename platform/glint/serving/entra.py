@@ -44,7 +44,8 @@ class EntraTokens:
             raise
         except jwt.PyJWTError:
             return None
-        granted = {*claims.get("roles", ()), *str(claims.get("scp", "")).split()}
+        roles = claims.get("roles")
+        granted = {*map(str, roles if isinstance(roles, list) else ()), *str(claims.get("scp", "")).split()}
         scopes = tuple(scope for scope in SCOPES if scope in granted)
         name = str(claims.get("azp") or claims.get("oid") or claims["sub"])[:64]
         return Key.model_construct(name=name, sha256="", scopes=scopes, requests_per_s=None)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from glint.core.errors import GlintError
 from glint.serving.batch_answers import PREFIX
-from glint.serving.edge import GONE, SERVES_OWN
+from glint.serving.edge import GONE, RETRY_AFTER_S, SERVES_OWN, STOPPED
 from glint.serving.problems import MEDIA_TYPE, problem_document
 
 DRAIN_S = 2
@@ -35,6 +35,11 @@ RULES = f"""\
 """
 """What makes a job is put to one replica only; the id of a request, the caller's or a new one, goes with its answer."""
 
+STOPPED_RULE = (
+    f"return status {STOPPED[0]} content-type {{media_type}} file {{folder}}/stopped.json "
+    f"hdr retry-after {RETRY_AFTER_S} if METH_POST {{{{ path_end /classify /infer }}}}"
+)
+
 # Ray calls it as PROGRAM -db -f CONFIGURATION ...
 PROGRAM = """\
 #!/bin/sh
@@ -42,7 +47,7 @@ sed -i \\
     -e '/^frontend prometheus/,/no log/d' \\
     -e '/^listen stats/,$d' \\
     -e 's/ mode 666 / mode 600 /' \\
-    -e 's|return status 404 .*|return status 404 content-type {media_type} file {folder}/404.json|' \\
+    -e 's|\\(.*\\)return status 404 .*|\\1{stopped}\\n\\1{absent}|' \\
     -e 's|errorfile \\([0-9]*\\) .*|errorfile \\1 {folder}/\\1.http|' \\
     -e 's|^    option httplog|    timeout http-request {arrival_ms}ms\\n    errorfile 408 {folder}/408.http\\n&|' \\
     -e 's|^    mode http$|&\\n    option http-buffer-request|' \\
@@ -68,11 +73,13 @@ def environment(folder: Path, arrival_s: float) -> dict[str, str]:
     for status, problem in ANSWERS.items():
         (folder / f"{status}.http").write_bytes(_response(*problem))
     (folder / "404.json").write_text(problem_document(404, *SERVES_OWN[404]))
+    (folder / "stopped.json").write_text(problem_document(*STOPPED))
     (folder / "rules.cfg").write_text(RULES)
     program = folder / "haproxy"
     values = {
         "folder": folder,
-        "media_type": MEDIA_TYPE,
+        "stopped": STOPPED_RULE.format(media_type=MEDIA_TYPE, folder=folder),
+        "absent": f"return status 404 content-type {MEDIA_TYPE} file {folder}/404.json",
         "arrival_ms": round(1000 * arrival_s),
         "haproxy": _installed(),
     }

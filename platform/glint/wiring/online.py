@@ -89,6 +89,8 @@ def _entra(settings: Settings) -> EntraSettings | None:
     from glint.serving.entra import EntraSettings
 
     if not settings.entra_tenant:
+        if settings.entra_audience:
+            raise GlintError(f"GLINT_ENTRA_AUDIENCE {settings.entra_audience} needs GLINT_ENTRA_TENANT: who signs")
         return None
     if not settings.entra_audience:
         raise GlintError(f"GLINT_ENTRA_TENANT {settings.entra_tenant} needs GLINT_ENTRA_AUDIENCE: who tokens are for")
