@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from glint.core.progress import Progress
 
@@ -55,6 +56,12 @@ class ProgressBoard:
         return news
 
 
+def open_board() -> Any:
+    """A handle of a new board, on this process's own node: another one may die while training goes on."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0)(ProgressBoard).options(scheduling_strategy=here).remote()
+
+
 @dataclass
 class Seen:
     """The sum of the news of a training."""
@@ -68,7 +75,7 @@ class Watcher:
     """Reads the board from the driver while work goes on; `heed` gets the metrics of each finished epoch."""
 
     def __init__(self, progress: Progress, heed: Callable[[list[dict[str, float]]], None]) -> None:
-        self.board: Any = ray.remote(num_cpus=0)(ProgressBoard).remote()
+        self.board: Any = open_board()
         self.seen = Seen()
         self._progress = progress
         self._heed = heed

@@ -143,11 +143,10 @@ def _try_out(challenger: Candidate, champion: Candidate | None, trial: Trial, pr
 
 def _selftest(challenger: Candidate, served: Predictor, limits: Limits) -> SelfTestFigures | None:
     """Of the engine that serves here and of PyTorch, which serves elsewhere: of the two the one that is further off."""
-    results = [run_selftest(served)]
-    if served.model.engine != "torch":
-        results.append(run_selftest(Predictor(challenger.bundle, limits=limits, engine="torch")))
-    found = [result for result in results if result]
-    return SelfTestFigures(**dict(max(found, key=lambda one: one.max_difference / one.tolerance))) if found else None
+    predictors = [served, Predictor(challenger.bundle, limits=limits, engine="torch")]
+    found = [result for result in map(run_selftest, predictors) if result]
+    worst = max(found, key=lambda result: result.max_difference / result.tolerance, default=None)
+    return SelfTestFigures(**dict(worst)) if worst else None
 
 
 def time_single_images(predictors: Sequence[Predictor], pictures: Sequence[bytes], progress: Progress) -> list[float]:

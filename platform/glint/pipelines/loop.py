@@ -65,10 +65,10 @@ def train_epoch(learner: Learner, batches: Iterator[Batch], epoch: int) -> float
     readable = learner.sum(count)
     if not readable:
         raise GlintError(UNREADABLE)
-    loss = learner.sum(float(total)) / readable
-    if not math.isfinite(loss):
-        raise GlintError(f"training diverged: its loss is {loss}; lower recipe.optimisation.lr, or set clip_norm")
-    return loss
+    mean = learner.sum(float(total)) / readable
+    if not math.isfinite(mean):
+        raise GlintError(f"training diverged: its loss is {mean}; lower recipe.optimisation.lr, or set clip_norm")
+    return mean
 
 
 @torch.no_grad()

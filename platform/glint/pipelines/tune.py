@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import ray
 from pydantic import BaseModel, ConfigDict
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
@@ -24,7 +23,7 @@ from glint.core.errors import GlintError
 from glint.core.progress import Progress, Silent
 from glint.core.recipe import Recipe, with_fields
 from glint.core.space import Space, Values
-from glint.pipelines.board import ProgressBoard, in_thread
+from glint.pipelines.board import in_thread, open_board
 from glint.pipelines.fitting import BEST_BY, check_workers, fit
 from glint.pipelines.loading import CACHE_SHARE
 from glint.pipelines.loop import EPOCHS_DONE
@@ -236,7 +235,7 @@ def _train_trial(config: dict[str, Any], tuning: Tuning) -> None:
     trial = replace(tuning.run, recipe=with_fields(tuning.run.recipe, config))
     check_run(trial)
     check_workers(trial.workers, trial.recipe)
-    board = ray.remote(num_cpus=0)(ProgressBoard).remote()
+    board = open_board()
     plan = replace(make_plan(trial, Silent(), CACHE_SHARE / tuning.concurrent), board=board)
     place = tuning.trials / str(tune.get_context().get_trial_id())
     place.mkdir(parents=True, exist_ok=True)
