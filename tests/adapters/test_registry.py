@@ -220,3 +220,19 @@ def test_two_registries_in_one_process_keep_to_their_own(trained: Trained, setti
     other = Registry(f"sqlite:///{tmp_path / 'other.db'}", tmp_path)
     assert other.models() == []
     assert ours.find(trained.model_uri).version == trained.version
+
+
+def test_a_database_that_was_interrupted_while_it_was_made_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    uri = f"sqlite:///{tmp_path}/home/mlflow.db"
+    with monkeypatch.context() as patched:
+        patched.setattr("mlflow.MlflowClient.search_experiments", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Registry(uri, tmp_path).models()
+    assert not (tmp_path / "home" / "mlflow.db").exists()
+    assert Registry(uri, tmp_path).models() == []
+    assert sorted(path.name for path in (tmp_path / "home").iterdir()) == [".mlflow.db.lock", "mlflow.db"]

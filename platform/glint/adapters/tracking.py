@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from glint.core.locks import locked
 
 EXPERIMENT = "glint"
 MANIFEST = "manifest"
@@ -33,12 +36,12 @@ class Tracking:
 
     @cached_property
     def _client(self) -> Any:
-        if self._embedded:
-            Path(self.tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         import mlflow
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        if self._embedded:
+            _make_database(Path(self.tracking_uri.removeprefix("sqlite:///")))
         mlflow.set_tracking_uri(self.tracking_uri)
         return mlflow.MlflowClient(self.tracking_uri)
 
@@ -97,6 +100,26 @@ class Tracking:
     def _text(self, run: str, path: str) -> str:
         with quiet(), tempfile.TemporaryDirectory() as folder:
             return Path(self._client.download_artifacts(run, path, folder)).read_text(encoding="utf-8")
+
+
+def _make_database(path: Path) -> None:
+    """Make a SQLite tracking store where there is none, whole or not at all.
+
+    MLflow makes its tables in many steps, some seconds long, and cannot go on where it was interrupted between them.
+    """
+    import mlflow
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        return
+    with locked(path.with_name(f".{path.name}.lock")):
+        if path.exists():
+            return
+        with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as directory:
+            made, whole = Path(directory) / "made.db", Path(directory) / "whole.db"
+            mlflow.MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
+            shutil.copyfile(made, whole)  # the first one stays open in this process
+            whole.replace(path)
 
 
 @contextmanager
