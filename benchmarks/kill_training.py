@@ -4,7 +4,7 @@ python benchmarks/kill_training.py
 
 Killed with SIGKILL in the middle of an epoch, each in a run of its own: the training worker (training goes on by
 itself), the driver (the same command goes on), and the node that the worker is on (training goes on on another one).
-Averaged weights and the count of epochs without a better score have to survive too.
+Averaged weights have to survive too.
 """
 
 import json
@@ -29,7 +29,6 @@ SHORT = (
     "optimisation.optimizer=nmuon",
     "optimisation.lr=0.003",
     "optimisation.ema_decay=0.9",
-    "optimisation.patience=4",
 )
 
 

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from glint.settings import Settings
+from glint.core.errors import GlintError
+from glint.settings import Settings, read_settings
+from glint.wiring import open_serving
 
 
 def test_defaults_lie_under_home(tmp_path: Path) -> None:
@@ -24,6 +26,22 @@ def test_settings_travel_without_secrets_which_the_other_side_has_of_its_own(
     arrived = pickle.loads(data)  # noqa: S301 - our own, a line above
     assert arrived.blob_key.get_secret_value() == "of-the-worker"
     assert (arrived.home, arrived.blob_account) == (tmp_path / "here", "plant")
+
+
+@pytest.mark.parametrize("name", ["GLINT_OTLP_ENDPOINT", "GLINT_ENTRA_AUTHORITY"])
+def test_an_address_that_is_none_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "foo:4318")
+    with pytest.raises(GlintError, match=f"^{name}: .*must begin with http:// or https://, got 'foo:4318'$"):
+        read_settings()
+    monkeypatch.setenv(name, "https://foo:4318")
+    read_settings()
+
+
+@pytest.mark.parametrize("half", ["tenant", "audience"])
+def test_half_of_what_entra_needs_is_named(half: str) -> None:
+    missing = "AUDIENCE" if half == "tenant" else "TENANT"
+    with pytest.raises(GlintError, match=f"GLINT_ENTRA_{half.upper()} x needs GLINT_ENTRA_{missing}"):
+        open_serving(Settings(**{f"entra_{half}": "x"}))
 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from glint.core.errors import GlintError
@@ -26,6 +26,12 @@ LOOPBACK_ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Ray's own name for it: where clusters are not enabled, every process listens on 127.0.0.1. Linux heeds it too."""
 EDGE = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "glint.serving.edge.middlewares"}
 """What Ray Serve lets see each request before it reads it; its processes inherit the environment."""
+
+
+def _web_address(value: str | None) -> str | None:
+    if value and not value.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return value
 
 
 class Settings(BaseSettings):
@@ -88,9 +94,8 @@ class Settings(BaseSettings):
         default=0.5, gt=0, le=1, description="of a GPU for each replica, where there are any"
     )
     serve_follow_s: float = Field(default=15, gt=0, description="pause between looks whether an alias has moved")
-    otlp_endpoint: str | None = Field(
+    otlp_endpoint: Annotated[str | None, AfterValidator(_web_address)] = Field(
         default=None,
-        pattern=r"^https?://\S+$",
         description="OpenTelemetry collector that traces of requests go to, such as http://HOST:4318",
     )
     otlp_share: float = Field(default=0.1, ge=0, le=1, description="of the requests without a trace of their caller's")
@@ -102,9 +107,8 @@ class Settings(BaseSettings):
     )
     entra_tenant: str | None = Field(default=None, description="whose tokens open a served glint, beside API keys")
     entra_audience: str | None = Field(default=None, description="that these tokens must be meant for")
-    entra_authority: str = Field(
+    entra_authority: Annotated[str, AfterValidator(_web_address)] = Field(
         default="https://login.microsoftonline.com",
-        pattern=r"^https?://\S+$",
         description="that signs them; of another cloud",
     )
     api_key: SecretStr | None = Field(default=None, description="with which clients open a glint that asks for one")

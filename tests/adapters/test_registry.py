@@ -2,6 +2,7 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -225,12 +226,14 @@ def test_two_registries_in_one_process_keep_to_their_own(trained: Trained, setti
 def test_a_database_that_was_interrupted_while_it_was_made_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object, **__: object) -> None:
+    def interrupted(engine: Any) -> None:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("CREATE TABLE _alembic_tmp_experiments (a)")
         raise KeyboardInterrupt
 
     uri = f"sqlite:///{tmp_path}/home/mlflow.db"
     with monkeypatch.context() as patched:
-        patched.setattr("mlflow.MlflowClient.search_experiments", interrupted)
+        patched.setattr("mlflow.store.db.utils._initialize_tables", interrupted)
         with pytest.raises(KeyboardInterrupt):
             Registry(uri, tmp_path).models()
     assert not (tmp_path / "home" / "mlflow.db").exists()

@@ -63,7 +63,16 @@ def test_images_that_can_no_longer_be_read_are_not_judged_and_refused(gone: dict
 def test_without_training_images_nothing_is_judged() -> None:
     found = leaks(num_training=0, num_training_read=0)
     assert (found["shared groups"].verdict, found["identical images"].verdict) == ("refused", "refused")
-    assert found["shared groups"].measured == "not judged: no training image is known"
+    assert {found[rule].measured for rule in ("shared groups", "identical images")} == {
+        "not judged: no training image is known"
+    }
+
+
+def test_each_of_several_manifests_must_be_readable() -> None:
+    found = leaks(read_of_manifests=[(880, 880), (15, 20)], num_training_read=895)["identical images"]
+    assert found.verdict == "refused"
+    assert found.measured.endswith("895 of 900 of training could be read; of one manifest 15 of 20")
+    assert leaks(read_of_manifests=[(880, 880), (0, 0)])["identical images"].verdict == "passed"
 
 
 def test_training_data_that_is_not_at_hand_is_named_and_refused() -> None:

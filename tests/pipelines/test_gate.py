@@ -14,6 +14,7 @@ from tests.pipelines.progress import Told
 from glint.core.errors import GlintError
 from glint.core.gate import Finding, GateReport, Margins
 from glint.core.manifest import Manifest, write_manifest
+from glint.pipelines import gate
 from glint.pipelines.evaluate import Candidate
 from glint.pipelines.gate import Trial, _selftest, _training_groups, run_gate
 from glint.pipelines.lineage import Origin
@@ -176,7 +177,7 @@ def test_weights_that_are_damaged_beside_an_engine_that_is_not_are_found(
     sighted: Bundle, blind: Bundle, settings: Settings, tmp_path: Path
 ) -> None:
     damaged = Path(shutil.copytree(sighted.directory, tmp_path / "damaged"))
-    served = open_predictor(str(sighted.directory), settings)
+    served = open_predictor(str(sighted.directory), settings, "openvino-fp32")
     whole = _selftest(candidate(sighted, settings), served, open_limits(settings))
     assert whole is not None
     assert whole.max_difference <= whole.tolerance
@@ -184,6 +185,24 @@ def test_weights_that_are_damaged_beside_an_engine_that_is_not_are_found(
     found = _selftest(candidate(Bundle(damaged), settings), served, open_limits(settings))
     assert found is not None
     assert found.max_difference > found.tolerance
+    file = damaged / "weights.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    cut = _selftest(candidate(Bundle(damaged), settings), served, open_limits(settings))
+    assert cut is not None
+    assert cut.max_difference == 1
+    assert str(cut.error).startswith("weights.safetensors cannot be loaded: ")
+
+
+def test_latency_is_measured_again_before_it_refuses(
+    sighted: Bundle, colours: Manifest, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = trial(colours, settings, Margins())
+    for slow, verdict in ((2, "passed"), (3, "refused")):
+        times = iter([[100.0, 10.0]] * slow + [[10.0, 10.0]] * (3 - slow))
+        monkeypatch.setattr(gate, "time_single_images", lambda *_, times=times: next(times))
+        found = {one.rule: one for one in gate._try_out(*[candidate(sighted, settings)] * 2, tried, Told())}
+        assert found["latency"].verdict == verdict
+        assert next(times, None) is None, "three times"
 
 
 def test_what_training_writes_passes_its_own_self_test(trained: Trained, settings: Settings) -> None:

@@ -181,8 +181,10 @@ def test_a_loss_that_is_no_number_any_more_ends_training(learner_with: Callable[
     with torch.no_grad():
         next(learner.network.parameters()).fill_(torch.nan)
     batches = iter([batch_of(8)] * learner.share.steps)
-    with pytest.raises(GlintError, match=r"training diverged: its loss is nan; lower recipe\.optimisation\.lr"):
-        loop.train_epoch(learner, batches, 0)
+    loss = loop.train_epoch(learner, batches, 0)
+    with pytest.raises(GlintError, match=r"its loss is nan with recipe\.optimisation\.lr 0\.5; choose a lower one"):
+        loop._checked(loss, "optimisation.lr", 0.5)
+    assert loop._checked(1.5, "optimisation.lr", 0.5) == 1.5
 
 
 def fitted_head(learner: Learner, views: np.ndarray[Any, Any]) -> tuple[float, nn.Linear]:

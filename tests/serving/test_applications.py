@@ -56,6 +56,12 @@ def test_an_application_is_taken_away_by_who_deployed_it_last(
     withdraw(NAME)
     assert httpx.get(url).text == "another"
 
+    deploy(Tiny.bind("this again"), NAME, ROUTE, quiet)
+    withdraw(NAME, failed=True)
+    assert httpx.get(url).text == "this again", "what else has failed to start takes no application away"
+    withdraw(NAME)
+    assert httpx.get(url).text == "this again", "it is the other's"
+
     ray.get(another.withdraw.remote())
     assert NAME not in serve.status().applications
     withdraw(NAME)

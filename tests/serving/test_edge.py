@@ -46,6 +46,7 @@ def test_who_wants_an_image_classified_while_the_server_stops_may_try_again() ->
     response = client.post("/v1/classify")
     assert (response.status_code, response.json()["reason"], response.headers["retry-after"]) == (503, "not_ready", "1")
     assert client.get("/v1/classify").status_code == client.post("/elsewhere").status_code == 404
+    assert {client.post("/v1/classify").json()["reason"] for _ in range(50)} == {"not_ready"}, "no flood"
 
 
 def test_answers_of_the_application_and_serves_health_pass_unchanged() -> None:

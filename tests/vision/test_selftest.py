@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from glint.core.errors import GlintError
 from glint.vision.bundle import Bundle
@@ -61,6 +63,15 @@ def test_the_policy_has_no_say_in_it(tested: Bundle) -> None:
     result = run_selftest(Predictor(edit(tested, "policy.json", temperature=5, review_below=1)))
     assert result is not None
     assert result.passed
+
+
+def test_scores_that_are_no_numbers_fail(tested: Bundle) -> None:
+    weights = tested.weights()
+    save_file({name: tensor * torch.nan for name, tensor in weights.items()}, tested.directory / "weights.safetensors")
+    result = run_selftest(Predictor(tested, engine="torch"))
+    assert result is not None
+    assert (result.passed, result.max_difference) == (False, 1)
+    assert str(result.error).endswith("probabilities that are no numbers")
 
 
 def test_a_sample_that_is_gone_or_spoilt_fails_and_is_named(tested: Bundle) -> None:

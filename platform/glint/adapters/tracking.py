@@ -41,7 +41,7 @@ class Tracking:
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
         if self._embedded:
-            _make_database(Path(self.tracking_uri.removeprefix("sqlite:///")))
+            _make_database(Path(self.tracking_uri.removeprefix("sqlite:///").partition("?")[0]))
         mlflow.set_tracking_uri(self.tracking_uri)
         return mlflow.MlflowClient(self.tracking_uri)
 
@@ -115,11 +115,15 @@ def _make_database(path: Path) -> None:
     with locked(path.with_name(f".{path.name}.lock")):
         if path.exists():
             return
-        with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as directory:
-            made, whole = Path(directory) / "made.db", Path(directory) / "whole.db"
-            mlflow.MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
-            shutil.copyfile(made, whole)  # the first one stays open in this process
-            whole.replace(path)
+        directory = path.with_name(f".{path.name}.new")
+        shutil.rmtree(directory, ignore_errors=True)  # of a process that was killed
+        directory.mkdir()
+        # Of another name each time: this process holds on to a database by its name.
+        made, whole = Path(tempfile.mkdtemp(dir=directory)) / "made.db", directory / "whole.db"
+        mlflow.MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
+        shutil.copyfile(made, whole)  # the first one stays open in this process
+        whole.replace(path)
+        shutil.rmtree(directory)
 
 
 @contextmanager

@@ -22,9 +22,9 @@ def promote(
         float, typer.Option(min=0, max=1, help="how far the macro-F1 may be below the champion's")
     ] = 0.01,
     class_margin: Annotated[float, typer.Option(min=0, max=1, help="the same for the recall of a class")] = 0.05,
-    latency_factor: Annotated[float, typer.Option(min=0, help="of the champion's time for an image")] = 1.5,
+    latency_factor: Annotated[float, typer.Option(min=0, max=1e6, help="of the champion's time for an image")] = 1.5,
     max_latency_ms: Annotated[
-        float | None, typer.Option(min=0, help="for an image, whatever the champion takes")
+        float | None, typer.Option(min=0, max=1e9, help="for an image, whatever the champion takes")
     ] = None,
     approve: Annotated[
         str | None,

@@ -102,17 +102,19 @@ def serve(
     serving = open_serving(settings, guarded, access_log)
     check_prefixes(serving.uri_prefixes, serving.images.account)
     serving = replace(serving, num_replicas=num_replicas(replicas), drain_s=drain_s)
+    failed = True
     try:
         with progress() as told:
             url = _start(sources, serving, settings, {"host": host, "port": port, "logs": logs}, told)
+        failed = False
         names = [source.name for source in sources]
         answer = Served(url=url, model=found.ref if found else None, models=names, auth=guarded)
         emit(answer, json, *_shown(answer, found))
         wait_for_signal()
         stderr.print("stopping once the requests in flight are answered")
     finally:
-        stop_batch()
-        stop_online()
+        stop_batch(failed)
+        stop_online(failed)
 
 
 def _start(

@@ -201,7 +201,7 @@ def latency(challenger_ms: float, champion_ms: float | None, margins: Margins) -
         rule="latency",
         verdict="passed" if challenger_ms <= bounds[which] else "refused",
         measured=f"{challenger_ms:.1f} ms for an image (95th percentile)",
-        limit=f"at most {bounds[which]:.3g} ms: {which}",
+        limit=f"at most {round(bounds[which], 3):g} ms: {which}",
         value=challenger_ms,
         bound=bounds[which],
     )

@@ -13,6 +13,7 @@ from glint.core.splits import listed
 
 MIN_COMPARED = 0.9
 """Of the images of the split, and of training's: with fewer that can be read, that none are identical is not shown."""
+NO_TRAINING = "not judged: no training image is known"
 
 
 class NearDuplicate(BaseModel):
@@ -37,6 +38,8 @@ class Leaks(NamedTuple):
     num_training_read: int
     unreadable: int
     """Images on both sides that could not be read, or not decoded."""
+    read_of_manifests: Sequence[tuple[int, int]] = ()
+    """Of each of the manifests that training data are from: images that could be read, and all."""
     other_groups: Sequence[str] = ()
     """Columns that training data are split by, where that is not the split's and they have no such column."""
 
@@ -44,7 +47,8 @@ class Leaks(NamedTuple):
     def compared(self) -> bool:
         """Whether enough images could be read on both sides to say that none are the same."""
         sides = ((self.num_read, self.num_images), (self.num_training_read, self.num_training))
-        return all(read and read >= MIN_COMPARED * number for read, number in sides)
+        parts = [(read, number) for read, number in self.read_of_manifests if number]
+        return all(read and read >= MIN_COMPARED * number for read, number in (*sides, *parts))
 
 
 def leakage(leaks: Leaks, absent: Sequence[str] = (), foreign: Sequence[str] = ()) -> list[Finding]:
@@ -68,7 +72,7 @@ def leakage(leaks: Leaks, absent: Sequence[str] = (), foreign: Sequence[str] = (
             verdict=_leak_verdict(identical, leaks.compared, bool(absent)),
             measured=(f"{found}: {listed(twins, 1)}" if identical else found) + f" ({read})"
             if identical or leaks.compared
-            else f"not judged, for less than {MIN_COMPARED:.0%} could be read: {read}",
+            else _not_compared(leaks, read),
             limit="0" if identical or leaks.compared else f"at least {MIN_COMPARED:.0%}, to show that there are none",
             value=identical,
             bound=0,
@@ -93,6 +97,14 @@ def leakage(leaks: Leaks, absent: Sequence[str] = (), foreign: Sequence[str] = (
     return findings
 
 
+def _not_compared(leaks: Leaks, read: str) -> str:
+    if not leaks.num_training:
+        return NO_TRAINING
+    worst = min(leaks.read_of_manifests, key=lambda part: part[0] / max(part[1], 1), default=None)
+    of = f"; of one manifest {worst[0]:,} of {worst[1]:,}" if worst and len(leaks.read_of_manifests) > 1 else ""
+    return f"not judged, for less than {MIN_COMPARED:.0%} could be read: {read}{of}"
+
+
 def _shared_groups(leaks: Leaks, absent: bool) -> Finding:
     number = len(leaks.groups)
     measured = f"{number:,} are in training too" + (f": {listed(leaks.groups, 3)}" if number else "")
@@ -103,7 +115,7 @@ def _shared_groups(leaks: Leaks, absent: bool) -> Finding:
     return Finding(
         rule="shared groups",
         verdict="refused" if leaks.other_groups else _leak_verdict(number, bool(leaks.num_training), absent),
-        measured=measured if leaks.num_training else "not judged: no training image is known",
+        measured=measured if leaks.num_training else NO_TRAINING,
         limit="0",
         value=number,
         bound=0,

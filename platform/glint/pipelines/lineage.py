@@ -52,6 +52,8 @@ def _origin(weights: str, registry: Registry) -> tuple[Origin, str]:
     """What a model or file of weights has learned from, and the weights that it began with itself."""
     if _is_file(weights):
         return Origin(weights, foreign=True), "none"
+    if weights.startswith("models:/") and "@" in weights:  # a bundle names versions: what this one meant is not known
+        return Origin(weights), "none"
     try:
         directory, kept = _bundle(weights, registry)
         info = Bundle(directory).info

@@ -40,14 +40,14 @@ def train_loop(plan: TrainingPlan) -> None:
     learner = Learner(plan)
     started = time.monotonic()
     if plan.recipe.strategy != "full" and not learner.resumed:
-        loss = train_head(learner)
+        loss = _checked(train_head(learner), "frozen.lr", plan.recipe.frozen.lr)
         report(learner, HEAD, loss, time.monotonic() - started, validate(learner))
     batches = learner.batches()
     for epoch in range(learner.epoch, plan.epochs):
         if learner.finished:
             break
         started = time.monotonic()
-        loss = train_epoch(learner, batches, epoch)
+        loss = _checked(train_epoch(learner, batches, epoch), "optimisation.lr", plan.recipe.optimisation.lr)
         report(learner, epoch, loss, time.monotonic() - started, validate(learner))
 
 
@@ -65,10 +65,14 @@ def train_epoch(learner: Learner, batches: Iterator[Batch], epoch: int) -> float
     readable = learner.sum(count)
     if not readable:
         raise GlintError(UNREADABLE)
-    mean = learner.sum(float(total)) / readable
-    if not math.isfinite(mean):
-        raise GlintError(f"training diverged: its loss is {mean}; lower recipe.optimisation.lr, or set clip_norm")
-    return mean
+    return learner.sum(float(total)) / readable
+
+
+def _checked(loss: float, setting: str, lr: float) -> float:
+    """The loss; raises GlintError where it is no number any more."""
+    if not math.isfinite(loss):
+        raise GlintError(f"training diverged: its loss is {loss} with recipe.{setting} {lr:g}; choose a lower one")
+    return loss
 
 
 @torch.no_grad()
@@ -83,6 +87,8 @@ def validate(learner: Learner) -> np.ndarray[Any, Any]:
         good = learner.note_errors(batch)
         with learner.autocast():
             found = model(learner.pixels(batch)).float().cpu().numpy()
+        if not np.isfinite(found[good]).all():
+            raise GlintError("training diverged: logits of validation are no numbers any more; choose a lower lr")
         logits.append(np.where(good[:, None], found, np.nan))
     return gather_rows(np.concatenate(logits), plan.val.num_rows)
 

@@ -116,6 +116,7 @@ def run_tuning(tuning: Tuning, progress: Progress, fresh: bool = False) -> Tuned
         return before
     check_tuning(tuning)
     check_workers(tuning.run.workers, tuning.run.recipe)
+    tuning.run.exact_recipe  # noqa: B018 - found here, once, for an alias may move while trials begin
     with alone_in(tuning.directory):
         if fresh:
             shutil.rmtree(tuning.directory, ignore_errors=True)
@@ -232,7 +233,7 @@ def _train_trial(config: dict[str, Any], tuning: Tuning) -> None:
 
     Trials at a time share the room for decoded images.
     """
-    trial = replace(tuning.run, recipe=with_fields(tuning.run.recipe, config))
+    trial = replace(tuning.run, recipe=with_fields(tuning.run.exact_recipe, config))
     check_run(trial)
     check_workers(trial.workers, trial.recipe)
     board = open_board()

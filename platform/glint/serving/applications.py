@@ -15,22 +15,34 @@ from ray.serve.schema import LoggingConfig
 
 NAMESPACE = b"glint-deployed-by"
 THIS_PROCESS = uuid4().bytes
+_replaced: dict[str, bytes] = {}
+"""Who had deployed what this process has replaced, by the application's name."""
 
 
 def deploy(application: serve.Application, name: str, route_prefix: str, logging_config: LoggingConfig) -> None:
     """Serve it in the stead of the one of that name, if there is one, without failing a request."""
-    if not _deployer(name):
-        _note_deployer(name)  # what fails to start is taken away too
-    serve.run(application, name=name, route_prefix=route_prefix, logging_config=logging_config)
-    _note_deployer(name)
+    before = _deployer(name)
+    _note_deployer(name, THIS_PROCESS)  # first, or who ends meanwhile takes it away; what fails to start goes too
+    try:
+        serve.run(application, name=name, route_prefix=route_prefix, logging_config=logging_config)
+    except BaseException:
+        if before:
+            _note_deployer(name, before)
+        raise
+    if before and before != THIS_PROCESS:
+        _replaced[name] = before
 
 
-def withdraw(name: str) -> None:
+def withdraw(name: str, failed: bool = False) -> None:
     """Let the requests in flight finish, then take the application away; Serve itself ends with its Ray.
 
-    Does nothing where another process has deployed it since, or nobody has.
+    Does nothing where another process has deployed it since, or nobody has. Where this one `failed` to start all that
+    it should, an application that had a deployer before stays, and is that one's again.
     """
     if not ray.is_initialized() or _deployer(name) != THIS_PROCESS:  # unasked, Serve would start a Ray
+        return
+    if failed and name in _replaced:
+        _note_deployer(name, _replaced[name])
         return
     if name in serve.status().applications:
         serve.delete(name)
@@ -41,5 +53,5 @@ def _deployer(name: str) -> bytes | None:
     return cast("bytes | None", internal_kv._internal_kv_get(name, namespace=NAMESPACE))
 
 
-def _note_deployer(name: str) -> None:
-    internal_kv._internal_kv_put(name, THIS_PROCESS, namespace=NAMESPACE)
+def _note_deployer(name: str, deployer: bytes) -> None:
+    internal_kv._internal_kv_put(name, deployer, namespace=NAMESPACE)

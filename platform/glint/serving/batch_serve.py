@@ -82,6 +82,6 @@ def start_batch(
     return address_of(host, port)
 
 
-def stop_batch() -> None:
+def stop_batch(failed: bool = False) -> None:
     """Take away what this process has deployed, as `withdraw` does; its jobs go on."""
-    withdraw(APPLICATION)
+    withdraw(APPLICATION, failed)

@@ -25,7 +25,8 @@ SERVES_OWN = {
     503: ("overloaded", "too many requests wait already, or no replica is ready; try again after Retry-After seconds"),
 }
 STOPPED = (503, "not_ready", "no model is served here yet, or any more; try again after Retry-After seconds")
-"""In place of Serve's 404 to who wants an image classified: a server that stops takes its application away first."""
+"""In place of Serve's 404 to who wants an image classified: a server that stops takes its application away first. One
+that was started without a model says so too: nothing here knows whether one is to come."""
 GONE = (502, "replica_gone", "the process that had this request has ended; try again")
 RETRY_AFTER_S = 1
 
@@ -49,13 +50,11 @@ class Edge:
         # In place, for Serve's proxy keeps the list that it was given.
         scope["headers"] = [header for header in scope["headers"] if _goes_on(*header)]
         wanted = _is_for_a_model(scope)
-        if wanted:
-            if self._throttle.refuses():
-                await _refuse(scope, send, 503, *SERVES_OWN[503])
-                return
-            send = self._watched(send)
+        if wanted and self._throttle.refuses():
+            await _refuse(scope, send, 503, *SERVES_OWN[503])
+            return
         answer = Answer(send, STOPPED if wanted else None)
-        await self._app(scope, receive, answer)
+        await self._app(scope, receive, self._watched(answer) if wanted else answer)
         if not answer.started:
             await _refuse(scope, send, *GONE)
 

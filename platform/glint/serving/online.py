@@ -225,9 +225,9 @@ def _environment() -> dict[str, str]:
     return {SHARED: f"{tempfile.gettempdir()}/ray/{session}/glint-metrics", **MALLOC}
 
 
-def stop_online() -> None:
+def stop_online(failed: bool = False) -> None:
     """Take away what this process has deployed, as `withdraw` does."""
-    withdraw(APPLICATION)
+    withdraw(APPLICATION, failed)
 
 
 def free_port(host: str, port: int) -> int:

@@ -126,6 +126,8 @@ def _difference(predictor: Predictor, directory: Path, sample: Sample) -> float:
     expected = sample.engines.get(predictor.model.engine, sample.probabilities)
     if len(found) != len(expected):
         raise GlintError(f"{len(expected)} probabilities for {len(found)} classes")
+    if not np.isfinite(found).all():
+        raise GlintError("probabilities that are no numbers")
     return float(np.abs(found - np.array(expected)).max())
 
 
