@@ -115,7 +115,8 @@ def test_without_a_model_it_serves_batch_endpoints_alone(tmp_path: Path, bundle:
             done = subprocess.run(asked, env=environment, text=True, capture_output=True, check=False)
             assert done.returncode == 2
             assert "GLINT_BATCH_INPUTS allows: /data/boards" in done.stderr
-            assert httpx.post(f"{served['url']}/v1/classify").status_code == 404
+            answer = httpx.post(f"{served['url']}/v1/classify")
+            assert (answer.status_code, answer.json()["reason"]) == (503, "not_ready")
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=60)
         finally:
