@@ -71,6 +71,21 @@ def test_an_engine_file_that_was_changed_is_not_read(converted: Bundle) -> None:
         Predictor(converted)
 
 
+def test_why_a_network_cannot_be_converted_is_told_by_its_operation(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Foreign(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.interpolate(images.float(), size=(8, 8), mode="bicubic", antialias=True)
+
+    graph = torch.export.export(Foreign(), (torch.zeros((1, 3, 64, 64), dtype=torch.uint8),))
+    monkeypatch.setattr(conversion, "traced", lambda _: graph)
+    with pytest.raises(
+        NotConvertedError, match=r"No conversion rule found for operations: aten\._upsample_bicubic2d_aa"
+    ):
+        convert(bundle)
+
+
 def test_a_network_that_cannot_be_converted_runs_on_torch_with_one_warning(
     bundle: Bundle, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

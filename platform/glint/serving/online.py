@@ -87,11 +87,11 @@ class Replica:
         from glint.serving.metrics import Metrics
         from glint.serving.models import Models
 
+        self._stopped = threading.Event()  # first: a replica that does not come into being stops too
         self._serving = serving
         self._classifier = Classifier(serving.num_threads, serving.max_wait_s)
         self._models = Models(sources, self._classifier, Metrics(), RaysMemory())
         self._num_replicas = _least_replicas(serving.num_replicas)
-        self._stopped = threading.Event()
         threading.Thread(target=self._follow, name="follow", daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> Guard:

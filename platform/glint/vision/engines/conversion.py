@@ -97,8 +97,10 @@ def read(bundle: Bundle, stem: str) -> openvino.Model | None:
 
 
 def in_one_line(error: Exception) -> str:
-    """What went wrong, of a compiler's many lines the first."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
+    """What went wrong: of a compiler's many lines the one that names operations, or the first."""
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()] or [""]
+    said = next((line for line in lines if line.startswith("No conversion rule")), lines[0])
+    return f"{type(error).__name__}: {said[:300]}"
 
 
 def _sha256(path: Path) -> str:
