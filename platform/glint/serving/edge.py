@@ -81,10 +81,7 @@ class Answer:
     """
 
     def __init__(self, send: Send, absent: tuple[int, str, str] | None = None) -> None:
-        self._send = send
-        self._problems = {status: (status, *problem) for status, problem in SERVES_OWN.items()}
-        if absent:
-            self._problems[404] = absent
+        self._send, self._absent = send, absent
         self.started = self._replaced = False
 
     async def __call__(self, message: Message) -> None:
@@ -92,7 +89,9 @@ class Answer:
         self.started = True
         if message["type"] == "http.response.start" and _is_serves_own(message):
             self._replaced = True
-            for part in _messages(message, *self._problems[message["status"]]):
+            status = message["status"]
+            problem = self._absent if self._absent and status == 404 else (status, *SERVES_OWN[status])
+            for part in _messages(message, *problem):
                 await self._send(part)
         elif not self._replaced:
             await self._send(message)
