@@ -47,3 +47,4 @@ def test_a_server_that_has_seen_nothing_refuses_nothing() -> None:
     admission = Admission(num_threads=1, max_wait_s=0.1)
     admission.pending = 1000
     admission.check()
+    assert admission.expected_wait_s == 0

@@ -43,7 +43,7 @@ def picture(kind: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (48, 3
     return file.getvalue()
 
 
-def problem(response: Any, status: int, reason: str) -> str:
+def assert_problem(response: Any, status: int, reason: str) -> str:
     """Check that a response is a problem of this status and reason, and give its detail."""
     assert response.headers["content-type"] == "application/problem+json"
     body = response.json()
@@ -118,14 +118,14 @@ def test_top_k_gives_so_many_classes_best_first(client: TestClient, top_k: int) 
 
 
 def test_an_option_that_is_misspelt_is_refused(client: TestClient) -> None:
-    detail = problem(client.post("/v1/classify", params={"topk": 3}, content=picture()), 422, "invalid_query")
+    detail = assert_problem(client.post("/v1/classify", params={"topk": 3}, content=picture()), 422, "invalid_query")
     assert detail == "topk is no parameter of /v1/classify; there are model, top_k, explain, sticky"
 
 
 @pytest.mark.parametrize("top_k", ["0", "1001", "-1", "many", "", "1.5"])
 def test_top_k_out_of_range_is_a_problem_that_names_it(client: TestClient, top_k: str) -> None:
     response = client.post("/v1/classify", params={"top_k": top_k}, content=picture())
-    detail = problem(response, 422, "invalid_query")
+    detail = assert_problem(response, 422, "invalid_query")
     assert detail.startswith("top_k: ")
     assert repr(top_k) in detail
 
@@ -155,7 +155,7 @@ def test_top_k_out_of_range_is_a_problem_that_names_it(client: TestClient, top_k
 )
 def test_what_cannot_be_classified_is_a_problem(client: TestClient, data: bytes, status: int, reason: str) -> None:
     response = client.post("/v1/classify", content=data, headers={"content-type": "image/jpeg"})
-    problem(response, status, reason)
+    assert_problem(response, status, reason)
 
 
 def test_a_bad_image_leaves_the_next_request_alone(client: TestClient) -> None:
@@ -166,12 +166,14 @@ def test_a_bad_image_leaves_the_next_request_alone(client: TestClient) -> None:
 @pytest.mark.parametrize("content_type", ["application/xml", "text/plain", "image"])
 def test_a_content_type_that_is_no_image_is_refused(client: TestClient, content_type: str) -> None:
     response = client.post("/v1/classify", content=picture(), headers={"content-type": content_type})
-    assert "image/*" in problem(response, 415, "content_type")
+    assert "image/*" in assert_problem(response, 415, "content_type")
 
 
 def test_a_body_above_the_limit_is_refused(client: TestClient) -> None:
-    assert f"{MAX_BYTES:,}" in problem(client.post("/v1/classify", content=bytes(MAX_BYTES + 1)), 413, "too_many_bytes")
-    problem(client.post("/v1/classify", content=bytes(MAX_BYTES)), 415, "not_an_image")
+    assert f"{MAX_BYTES:,}" in assert_problem(
+        client.post("/v1/classify", content=bytes(MAX_BYTES + 1)), 413, "too_many_bytes"
+    )
+    assert_problem(client.post("/v1/classify", content=bytes(MAX_BYTES)), 415, "not_an_image")
 
 
 def test_a_body_without_a_length_is_read_no_further_than_the_limit(client: TestClient) -> None:
@@ -213,9 +215,9 @@ async def _post(app: Any, receive: Any) -> tuple[int, bytes]:
 
 
 def test_paths_and_methods_that_do_not_exist_are_problems(client: TestClient) -> None:
-    assert "/nowhere" in problem(client.get("/nowhere"), 404, "not_found")
+    assert "/nowhere" in assert_problem(client.get("/nowhere"), 404, "not_found")
     response = client.get("/v1/classify")
-    problem(response, 405, "method_not_allowed")
+    assert_problem(response, 405, "method_not_allowed")
     assert response.headers["allow"] == "POST"
 
 
@@ -228,7 +230,7 @@ def test_our_own_mistake_tells_nothing_of_the_inside(predictor: Predictor) -> No
     app = create_app(models, BodyLimits(), AllowedUris(Images(), ()))
     client = TestClient(app, raise_server_exceptions=False)
     response = client.post("/v1/classify", content=picture(), headers={"x-request-id": "abc"})
-    assert "abc" in problem(response, 500, "internal_error")
+    assert "abc" in assert_problem(response, 500, "internal_error")
     assert "secret" not in response.text
 
 
@@ -427,7 +429,7 @@ def test_large_bodies_are_parsed_off_the_event_loop(
     "body", [{}, [], {"image": "%%"}, {"image": "", "uri": "az://a/b"}, {"images": []}, {"picture": "x"}]
 )
 def test_json_that_is_not_as_described_is_a_problem(client: TestClient, body: Any) -> None:
-    problem(client.post("/v1/classify", json=body), 422, "invalid_body")
+    assert_problem(client.post("/v1/classify", json=body), 422, "invalid_body")
 
 
 @pytest.mark.parametrize(
@@ -442,7 +444,7 @@ def test_json_that_is_not_as_described_is_a_problem(client: TestClient, body: An
     ],
 )
 def test_only_addresses_below_an_allowed_prefix_are_read(client: TestClient, uri: str) -> None:
-    problem(client.post("/v1/classify", json={"uri": uri}), 403, "uri_not_allowed")
+    assert_problem(client.post("/v1/classify", json={"uri": uri}), 403, "uri_not_allowed")
 
 
 def test_an_explanation_is_a_picture_of_the_image(client: TestClient) -> None:
@@ -453,7 +455,7 @@ def test_an_explanation_is_a_picture_of_the_image(client: TestClient) -> None:
 
 def test_an_unknown_model_is_a_problem_that_names_those_there_are(client: TestClient) -> None:
     response = client.post("/v1/classify?model=leaves", content=picture())
-    assert "there are: boards" in problem(response, 404, "unknown_model")
+    assert "there are: boards" in assert_problem(response, 404, "unknown_model")
     assert client.post("/v1/classify?model=boards", content=picture()).status_code == 200
 
 

@@ -66,10 +66,10 @@ def test_without_a_known_key_nothing_opens(keys: Path, headers: dict[str, str]) 
 
 
 def test_bodies_that_would_fill_the_memory_are_refused_until_there_is_room(api: FastAPI) -> None:
-    asyncio.run(fill(Guard(api, Access(), "classify", max_held_bytes=1500)))
+    asyncio.run(assert_filled_up_and_emptied(Guard(api, Access(), "classify", max_held_bytes=1500)))
 
 
-async def fill(guard: Guard) -> None:
+async def assert_filled_up_and_emptied(guard: Guard) -> None:
     rest = asyncio.Event()
 
     async def slowly() -> AsyncIterator[bytes]:

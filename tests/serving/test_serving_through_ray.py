@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -182,11 +183,13 @@ def test_a_request_goes_on_with_the_trace_of_its_caller(served: Served, collecto
         return [span.name for span in collector.spans if span.trace_id.hex() == trace]
 
     served.until(lambda: any("replica" in name for name in sent()))
+    assert any("replica" in name for name in sent())
 
 
 def test_the_running_server_does_what_openapi_says(served: Served) -> None:
     """Behind Serve and its ingress too, with whatever a client may send over a socket."""
     schema = schemathesis.openapi.from_url(f"{served.client.base_url}/openapi.json")
+    checked: Counter[str] = Counter()
     for operation in (found.ok() for found in schema.get_all_operations()):
         nothing_to_vary = not (list(operation.iter_parameters()) or operation.body)
         for mode in [GenerationMode.POSITIVE] if nothing_to_vary else GenerationMode:
@@ -195,8 +198,10 @@ def test_the_running_server_does_what_openapi_says(served: Served) -> None:
             @given(operation.as_strategy(generation_mode=mode))
             def check(case: Case) -> None:
                 case.call_and_validate(excluded_checks=[positive_data_acceptance, unsupported_method])
+                checked[case.path] += 1
 
             check()
+    assert {"/v1/classify", "/v1/model"} <= set(checked)
 
 
 def test_what_is_in_flight_at_sigterm_is_answered(served: Served) -> None:
