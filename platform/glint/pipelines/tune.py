@@ -116,7 +116,6 @@ def run_tuning(tuning: Tuning, progress: Progress, fresh: bool = False) -> Tuned
         return before
     check_tuning(tuning)
     check_workers(tuning.run.workers, tuning.run.recipe)
-    tuning.run.exact_recipe  # noqa: B018 - found here, once, for an alias may move while trials begin
     with alone_in(tuning.directory):
         if fresh:
             shutil.rmtree(tuning.directory, ignore_errors=True)
@@ -197,7 +196,9 @@ class Teller(tune.Callback):
 
 def _tuner(tuning: Tuning, teller: Teller) -> tune.Tuner:
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": str(STATE_EVERY_S)}
-    trainable = tune.with_resources(tune.with_parameters(_train_trial, tuning=tuning), {"CPU": 0.1})
+    # The recipe is made exact here, once: an alias may move while trials begin.
+    trial = tune.with_parameters(_train_trial, tuning=tuning, recipe=tuning.run.exact_recipe)
+    trainable = tune.with_resources(trial, {"CPU": 0.1})
     callbacks = [teller, JsonLoggerCallback()]
     if is_begun(tuning.state):
         tuner = tune.Tuner.restore(str(tuning.state), trainable=trainable, resume_unfinished=True)
@@ -228,12 +229,12 @@ def _tuner(tuning: Tuning, teller: Teller) -> tune.Tuner:
     )
 
 
-def _train_trial(config: dict[str, Any], tuning: Tuning) -> None:
-    """One trial, as Ray Tune runs it: it continues from its own last checkpoint where there is one.
+def _train_trial(config: dict[str, Any], tuning: Tuning, recipe: Recipe) -> None:
+    """One trial of the recipe, as Ray Tune runs it: it continues from its own last checkpoint where there is one.
 
     Trials at a time share the room for decoded images.
     """
-    trial = replace(tuning.run, recipe=with_fields(tuning.run.exact_recipe, config))
+    trial = replace(tuning.run, recipe=with_fields(recipe, config))
     check_run(trial)
     check_workers(trial.workers, trial.recipe)
     board = open_board()
