@@ -54,7 +54,10 @@ class Tracking:
         return str(self._client.create_experiment(EXPERIMENT, artifact_location=location))
 
     def open_run(self, name: str, fresh: bool, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        """The id of the unfinished MLflow run called `name`, or of a new one with these parameters and tags."""
+        """The id of the unfinished MLflow run called `name`, or of a new one with these parameters and tags.
+
+        Parameters within others are logged as `outer.inner`.
+        """
         where = f"attributes.run_name = '{name}' and attributes.status != 'FINISHED'"
         found = [] if fresh else self._client.search_runs([self._experiment], where, max_results=1)
         if found:
@@ -62,7 +65,7 @@ class Tracking:
             self._client.update_run(run, status="RUNNING")
             return str(run)
         run = self._client.create_run(self._experiment, run_name=name, tags=dict(tags)).info.run_id
-        for key, value in params.items():
+        for key, value in _flat(params).items():
             self._client.log_param(run, key, value)
         return str(run)
 
@@ -100,6 +103,13 @@ class Tracking:
     def _text(self, run: str, path: str) -> str:
         with quiet(), tempfile.TemporaryDirectory() as folder:
             return Path(self._client.download_artifacts(run, path, folder)).read_text(encoding="utf-8")
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in params.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def _make_database(path: Path) -> None:

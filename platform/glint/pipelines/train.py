@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import ray
@@ -256,7 +255,7 @@ def make_plan(run: TrainingRun, progress: Progress, cache_share: float = CACHE_S
 @contextmanager
 def _mlflow_run(run: TrainingRun, fresh: bool) -> Iterator[str]:
     """The run in MLflow, ended by how the block ends."""
-    params = _flat(run.recipe.model_dump(mode="json"))
+    params = run.recipe.model_dump(mode="json")
     tags = {"glint.manifest": run.manifest.digest, "glint.recipe": run.recipe.digest, "glint.run": run.id}
     mlflow_run = run.registry.open_run(run.id, fresh, params, tags)
     try:
@@ -294,10 +293,3 @@ def _say_bad_images(seen: Seen, progress: Progress) -> None:
         progress.say(f"{len(seen.bad_images)} images were left out: {listed}")
         for uri, (_, message) in sorted(seen.bad_images.items())[:10]:
             progress.say(f"  {uri}: {message}")
-
-
-def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
