@@ -6,6 +6,7 @@ import ray
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
+from glint.core.errors import GlintError
 from glint.serving.applications import deploy, withdraw
 from glint.serving.online import start_proxy
 
@@ -20,6 +21,8 @@ class Tiny:
     def __init__(self, deployer: str) -> None:
         if not deployer:
             raise ValueError("nobody's")
+        if deployer == "a mistake":
+            raise GlintError("model tiny/2 fails its self-test: it says 1 and not 2")
         self.deployer = deployer
 
     async def __call__(self, request: object) -> str:
@@ -48,8 +51,10 @@ def test_an_application_is_taken_away_by_who_deployed_it_last(
     ray.get(another.withdraw.remote())
     assert httpx.get(url).text == "this"
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="ValueError: nobody's"):
         deploy(Tiny.bind(""), NAME, ROUTE, quiet)
+    with pytest.raises(GlintError, match=r"^model tiny/2 fails its self-test: it says 1 and not 2$"):
+        deploy(Tiny.bind("a mistake"), NAME, ROUTE, quiet)
     assert httpx.get(url).text == "this", "what does not start replaces nothing"
 
     ray.get(another.deploy.remote())

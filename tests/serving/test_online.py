@@ -2,6 +2,7 @@ import io
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,8 +13,10 @@ import ray
 from PIL import Image
 
 from glint.core.errors import GlintError
+from glint.serving.admission import Admission
 from glint.serving.last_served import RaysMemory
-from glint.serving.online import Serving, free_port, resources, start_online, stop_online
+from glint.serving.online import Serving, free_port, resources, scaling, start_online, stop_online
+from glint.serving.problems import ProblemError
 from glint.serving.sources import Found
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
@@ -136,6 +139,20 @@ def test_port_0_takes_a_free_one() -> None:
 def test_a_host_of_another_machine_is_refused_by_name() -> None:
     with pytest.raises(GlintError, match=r"--host 203\.0\.113\.1"):
         free_port("203.0.113.1", 0)
+
+
+def test_slow_images_start_another_replica_although_few_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("glint.serving.admission.perf_counter", lambda: now[0])
+    admission = Admission(num_threads=4, max_wait_s=2)
+    with admission.at_work():
+        now[0] += 60
+    with suppress(ProblemError):
+        for _ in range(100):
+            admission.check()
+            admission.pending += 1
+    bounds = scaling(Serving(num_replicas=(1, 3), num_threads=4))["autoscaling_config"]
+    assert bounds["target_ongoing_requests"] < admission.pending < 100
 
 
 @pytest.mark.parametrize(("there", "share"), [({"CPU": 2.0}, {}), ({"CPU": 2.0, "GPU": 1.0}, {"num_gpus": 0.25})])

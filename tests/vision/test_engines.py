@@ -1,4 +1,5 @@
 import importlib
+import logging
 import shutil
 from pathlib import Path
 
@@ -80,21 +81,25 @@ def test_why_a_network_cannot_be_converted_is_told_by_its_operation(
 
     graph = torch.export.export(Foreign(), (torch.zeros((1, 3, 64, 64), dtype=torch.uint8),))
     monkeypatch.setattr(conversion, "traced", lambda _: graph)
+    logged = logging.getLogger().level, list(logging.getLogger().handlers)
     with pytest.raises(
         NotConvertedError, match=r"No conversion rule found for operations: aten\._upsample_bicubic2d_aa"
     ):
         convert(bundle)
+    assert (logging.getLogger().level, logging.getLogger().handlers) == logged, "or later warnings would not be seen"
 
 
 def test_a_network_that_cannot_be_converted_runs_on_torch_with_one_warning(
-    bundle: Bundle, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(_: Bundle) -> None:
         raise NotConvertedError("an operation that nobody knows")
 
     monkeypatch.setattr(conversion, "convert", refuse)
-    with pytest.warns(UserWarning, match="runs on torch: OpenVINO cannot convert it: an operation that nobody knows"):
-        predictor = Predictor(bundle, engine="openvino")
+    Predictor(bundle, engine="openvino")
+    predictor = Predictor(bundle, engine="openvino")
+    reason = "OpenVINO cannot convert it: an operation that nobody knows"
+    assert caplog.messages == [f"{bundle.info.backbone} runs on torch: {reason}"]
     assert predictor.model.engine == "torch"
     assert len(predictor.score(images)) == 5
 

@@ -5,6 +5,7 @@ So a server that another one has replaced on the same Ray, or that was refused t
 
 from __future__ import annotations
 
+import re
 from typing import cast
 from uuid import uuid4
 
@@ -13,21 +14,31 @@ from ray import serve
 from ray.experimental import internal_kv
 from ray.serve.schema import LoggingConfig
 
+from glint.core.errors import GlintError
+
 NAMESPACE = b"glint-deployed-by"
 THIS_PROCESS = uuid4().bytes
+MISTAKE = re.compile(r"^glint\.core\.errors\.\w+: (.+)", re.MULTILINE | re.DOTALL)
+"""How a mistake of the user's ends the traceback that Serve keeps of a replica which could not start."""
 _replaced: dict[str, bytes] = {}
 """Who had deployed what this process has replaced, by the application's name."""
 
 
 def deploy(application: serve.Application, name: str, route_prefix: str, logging_config: LoggingConfig) -> None:
-    """Serve it in the stead of the one of that name, if there is one, without failing a request."""
+    """Serve it in the stead of the one of that name, if there is one, without failing a request.
+
+    Raises GlintError with the reason of a replica that does not start, RuntimeError for one that is no mistake of the
+    user's.
+    """
     before = _deployer(name)
     _note_deployer(name, THIS_PROCESS)  # first, or who ends meanwhile takes it away; what fails to start goes too
     try:
         serve.run(application, name=name, route_prefix=route_prefix, logging_config=logging_config)
-    except BaseException:
+    except BaseException as error:
         if before:
             _note_deployer(name, before)
+        if isinstance(error, RuntimeError):
+            raise _why_none_started(name, error) from None
         raise
     if before and before != THIS_PROCESS:
         _replaced[name] = before
@@ -47,6 +58,17 @@ def withdraw(name: str, failed: bool = False) -> None:
     if name in serve.status().applications:
         serve.delete(name)
     internal_kv._internal_kv_del(name, namespace=NAMESPACE)
+
+
+def _why_none_started(name: str, error: RuntimeError) -> Exception:
+    """What the replicas say, for Serve's own error names none of their reasons."""
+    application = serve.status().applications.get(name)
+    deployments = application.deployments.values() if application else ()
+    messages = [deployment.message for deployment in deployments if deployment.message]
+    for message in messages:
+        if mistake := MISTAKE.search(message):
+            return GlintError(mistake[1])
+    return RuntimeError("\n".join([str(error), *messages]))
 
 
 def _deployer(name: str) -> bytes | None:

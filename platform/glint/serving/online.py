@@ -45,7 +45,10 @@ MALLOC = {
 """Larger pieces, such as the pixels of large images, are the system's again as soon as they are freed."""
 HTTP_SETTINGS = {"--host": "host", "--port": "port", "GLINT_SERVE_TIMEOUT_S": "request_timeout_s"}
 """What Serve must have been started with, and what it calls that."""
-MAX_ONGOING, MAX_QUEUED, TARGET_ONGOING = 512, 128, 8
+MAX_ONGOING, MAX_QUEUED = 512, 128
+TARGET_LOAD = 0.75
+"""Of a replica's threads: where more are at work for a while, another replica starts. Of slow images hardly any may
+wait, so that with a target above the threads none would ever start."""
 BODIES_HELD = 8
 """Of the largest size that a replica has in memory at a time; of usual ones many more."""
 
@@ -175,16 +178,6 @@ def address_of(host: str, port: int) -> str:
 
 def _deployment(serving: Serving) -> serve.Deployment:
     """Serve queues by number and only as the last resort; the replica sheds load by the wait that it expects."""
-    scaling: dict[str, Any] = {"num_replicas": serving.num_replicas}
-    if isinstance(serving.num_replicas, tuple):
-        least, most = serving.num_replicas
-        scaling = {
-            "autoscaling_config": {
-                "min_replicas": least,
-                "max_replicas": most,
-                "target_ongoing_requests": TARGET_ONGOING,
-            }
-        }
     return serve.deployment(
         name=DEPLOYMENT,
         max_ongoing_requests=MAX_ONGOING,
@@ -195,8 +188,17 @@ def _deployment(serving: Serving) -> serve.Deployment:
         graceful_shutdown_wait_loop_s=0.2,
         ray_actor_options={**resources(serving.gpu_share), "runtime_env": {"env_vars": _environment()}},
         max_constructor_retry_count=1,
-        **scaling,
+        **scaling(serving),
     )(serve.ingress()(Replica))
+
+
+def scaling(serving: Serving) -> dict[str, Any]:
+    """What Serve is told of the number of replicas: it, or its bounds and how many images at work are for one."""
+    if isinstance(serving.num_replicas, int):
+        return {"num_replicas": serving.num_replicas}
+    least, most = serving.num_replicas
+    target = TARGET_LOAD * (serving.num_threads or os.cpu_count() or 1)
+    return {"autoscaling_config": {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": target}}
 
 
 def resources(gpu_share: float) -> dict[str, float]:

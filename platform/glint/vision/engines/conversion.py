@@ -16,6 +16,7 @@ from pathlib import Path
 
 import openvino
 import torch
+from openvino.tools.ovc.logger import get_logger_state, restore_logger_state
 
 from glint.core.errors import GlintError
 from glint.vision.bundle import Bundle
@@ -43,10 +44,11 @@ def traced(bundle: Bundle) -> torch.export.ExportedProgram:
 
 def convert(bundle: Bundle) -> openvino.Model:
     """The network for uint8 images (?, C, S, S), in float32; raises NotConvertedError."""
-    settings, graph = bundle.info.preprocessing, traced(bundle)
+    settings, graph, logging_before = bundle.info.preprocessing, traced(bundle), get_logger_state()
     try:  # so does this one
         model = openvino.convert_model(graph)
     except Exception as error:
+        restore_logger_state(logging_before)  # or nobody's warnings would be logged any more
         raise NotConvertedError(in_one_line(error)) from error
     model.reshape([-1, settings.num_channels, settings.image_size, settings.image_size])
     return model

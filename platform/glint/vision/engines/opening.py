@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
+from functools import cache
 
 import torch
 
@@ -10,6 +11,8 @@ from glint.core.engines import EngineName, check_engine
 from glint.core.errors import GlintError
 from glint.vision.bundle import Bundle
 from glint.vision.engines.engine import Engine
+
+logger = logging.getLogger(__name__)
 
 
 def choose_engine(bundle: Bundle, asked: str = "auto") -> EngineName:
@@ -50,8 +53,13 @@ def open_engine(bundle: Bundle, asked: str = "auto") -> Engine:
     try:
         return OpenVinoEngine(model or convert(bundle), name)
     except NotConvertedError as error:
-        warnings.warn(f"{bundle.info.backbone} runs on torch: OpenVINO cannot convert it: {error}", stacklevel=2)
+        _warn_once(f"{bundle.info.backbone} runs on torch: OpenVINO cannot convert it: {error}")
         return _torch_engine(bundle)
+
+
+@cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
 
 
 def _torch_engine(bundle: Bundle, compiled: bool = False) -> Engine:
