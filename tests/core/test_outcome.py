@@ -18,6 +18,7 @@ from glint.core.outcome import (
     OutcomeError,
     Prediction,
     Score,
+    counted,
     failed,
     outcome_id,
     outcome_row,
@@ -143,3 +144,8 @@ def test_row_writes_lists_and_the_like_as_json() -> None:
 @given(st.dictionaries(st.text(), st.none() | st.integers() | st.text() | st.lists(st.integers())))
 def test_row_has_a_column_for_every_further_one(columns: dict[str, Any]) -> None:
     assert len(outcome_row(outcome(columns=columns))) == len(outcome_row(outcome())) + len(columns)
+
+
+def test_what_is_counted_is_told_with_the_most_frequent_first() -> None:
+    assert counted({"missing": 1, "changed": 1200}) == "1,200 changed, 1 missing"
+    assert counted({}) == ""

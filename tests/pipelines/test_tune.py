@@ -48,12 +48,22 @@ def test_tuning_ranks_its_trials_and_a_finished_one_says_so(training: TrainingRu
 
 @pytest.mark.slow
 def test_a_trial_that_cannot_be_trained_does_not_stop_the_others(training: TrainingRun) -> None:
-    space = Space(fields={"backbone": Values(choice=("test_resnet", "no_such_network"))})
+    space = Space(fields={"weights": Values(choice=("none", "gone.safetensors"))})
     tuned = run_tuning(Tuning(replace(training, name="half"), space, num_trials=4), Told())
     failed = [trial for trial in tuned.trials if trial.score is None]
     assert 0 < len(failed) < 4
-    assert all("no_such_network" in (trial.error or "") for trial in failed)
-    assert tuned.best.backbone == "test_resnet"
+    assert all("gone.safetensors" in (trial.error or "") for trial in failed)
+    assert tuned.best.weights == "none"
+
+
+@pytest.mark.parametrize("key", ["backbone", "optimisation.optimizer"])
+def test_a_space_with_what_timm_does_not_know_is_refused_at_once(
+    training: TrainingRun, key: str
+) -> None:
+    known = {"backbone": "test_resnet", "optimisation.optimizer": "adamw"}[key]
+    space = Space(fields={key: Values(choice=(known, "no_such_thing"))})
+    with pytest.raises(GlintError, match=f"recipe.{key} 'no_such_thing' is not one of timm's"):
+        run_tuning(Tuning(training, space, num_trials=4), Told())
 
 
 def test_what_tells_of_trials_is_kept_without_its_terminal_and_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def check_size(uri: str, size_bytes: int, max_bytes: int | None) -> None:
 
 def changed(uri: str) -> ImageError:
     """The error of an image that is no longer the one pinned."""
-    return ImageError("changed", "etag", f"{uri} is no longer what the manifest lists; take a new snapshot")
+    return ImageError("changed", "changed", f"{uri} is no longer what the manifest lists; take a new snapshot")
 
 
 def _walk(folder: str, root: str, above: tuple[tuple[int, int], ...]) -> Iterator[Listed]:

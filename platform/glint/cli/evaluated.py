@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from glint.cli.tables import rows
 from glint.core.bootstrap import ScoreIntervals
 from glint.core.intervals import Interval
+from glint.core.outcome import counted
 
 if TYPE_CHECKING:
     from glint.pipelines.evaluation import Evaluation
@@ -18,7 +19,7 @@ def shown(found: Evaluation) -> list[RenderableType]:
     """Classes as a table, then totals, calibration, decisions and comparison, a line each."""
     lines = [_totals(found), _resampled(found), _calibration(found), *_decisions(found), *_comparison(found)]
     if found.left_out:
-        lines.append(f"{sum(found.left_out.values())} images left out: {found.left_out}")
+        lines.append(f"{sum(found.left_out.values())} images left out: {counted(found.left_out)}")
     return [_classes(found), *lines]
 
 

@@ -17,7 +17,7 @@ from glint.cli.console import stderr, stdout
 from glint.cli.tables import rows
 from glint.core.errors import GlintError
 from glint.core.job import Job, Totals
-from glint.core.outcome import Outcome, outcome_row
+from glint.core.outcome import Outcome, counted, outcome_row
 from glint.core.outcome_files import csv_lines, write_parquet
 from glint.core.stores import Bridge, OutcomeFilter, ResultStore
 
@@ -137,10 +137,9 @@ def _write_json(job: Job, totals: Totals, outcomes: Iterator[Outcome]) -> None:
 def _print_table(totals: Totals, outcomes: list[Outcome], where: OutcomeFilter) -> None:
     lines = [[outcome_row(outcome)[name] for name in SHOWN] for outcome in outcomes]
     stdout.print(rows(SHOWN, lines))
-    counts = ", ".join(f"{count:,} {name}" for name, count in totals.statuses.most_common())
     every = _num_passing(totals, where)
     shown = f"{len(outcomes):,}" + ("" if every is None else f" of {every:,}")
-    stdout.print(f"{shown} outcomes shown; the job has {counts or 'none yet'}")
+    stdout.print(f"{shown} outcomes shown; the job has {counted(totals.statuses) or 'none yet'}")
 
 
 def _num_passing(totals: Totals, where: OutcomeFilter) -> int | None:

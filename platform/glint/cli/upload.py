@@ -31,18 +31,18 @@ def upload(
 
     from glint.adapters.blob_admin import upload as run_upload
     from glint.cli.console import emit, next_step, progress
+    from glint.core.outcome import counted
     from glint.settings import Settings
     from glint.wiring import open_blob_account
 
     with progress() as told:
         done = run_upload(open_blob_account(Settings()), str(dir), target, told)
-    left_out = ", ".join(f"{count:,} {reason}" for reason, count in sorted(done.ignored.items()))
     emit(
         done,
         json,
         f"{done.uploaded:,} files uploaded ({done.bytes / 1e6:,.1f} MB in {done.seconds:.1f} s), "
         f"{done.skipped:,} were there already",
-        *([f"left out: {left_out}"] if left_out else []),
+        *([f"left out: {counted(done.ignored)}"] if done.ignored else []),
         next_step(f"snapshot {escape(target)}{escape(_labels(dir))} --out manifest.parquet"),
     )
 

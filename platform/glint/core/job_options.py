@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from glint.core.engines import ENGINES
 from glint.core.errors import GlintError
 from glint.core.job import CHUNK_ROWS, Totals
-from glint.core.outcome import DEFAULT_TOP_K
+from glint.core.outcome import DEFAULT_TOP_K, counted
 
 STOP_FROM = 200
 """Images that must have ended before a job may be stopped for its errors."""
@@ -98,7 +98,7 @@ class JobOptions(BaseModel):
         tolerated = self.tolerated(num_images)
         if bad <= tolerated:
             return None
-        kinds = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.most_common() if status != "ok")
+        kinds = counted({status: count for status, count in totals.statuses.items() if status != "ok"})
         return (
             f"{bad:,} of {num_images:,} images did not end ok ({kinds}), more than the {tolerated:,} of "
             f"error_threshold {self.error_threshold}"

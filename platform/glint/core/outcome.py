@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, cast, get_args
 
@@ -77,6 +79,11 @@ class Outcome(Prediction):
     height: int | None = None
     timings_ms: dict[str, float] = Field(default_factory=dict)
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+
+
+def counted(numbers: Mapping[str, int]) -> str:
+    """How many of each status or reason, the most frequent first: `3 missing, 1 changed`."""
+    return ", ".join(f"{count:,} {name}" for name, count in Counter(numbers).most_common())
 
 
 def outcome_id(job_id: str, uri: str, etag: str | None) -> str:

@@ -66,6 +66,10 @@ class Space(BaseModel):
         """What identifies this space."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
 
+    def choices(self, key: str) -> tuple[Any, ...]:
+        """The values of a field that is one of several; none where it is a number, or stays as it is."""
+        return (self.fields[key].choice or ()) if key in self.fields else ()
+
     def check(self, recipe: Recipe) -> None:
         """Raise GlintError for a field that the recipe lacks, or a value that it refuses whatever the others are.
 

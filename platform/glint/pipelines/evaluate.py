@@ -5,6 +5,7 @@ glint evaluate --model models:/boards@champion --manifest manifest.parquet --spl
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow as pa
 from glint.adapters.images import Images
 from glint.core.errors import GlintError
 from glint.core.manifest import Manifest
-from glint.core.outcome import ModelRef
+from glint.core.outcome import ModelRef, counted
 from glint.core.progress import Progress
 from glint.pipelines.evaluation import Evaluation, ScoredSplit, Subject, assess
 from glint.pipelines.loading import Batch
@@ -65,7 +66,7 @@ def evaluate(
     table = labelled_table(manifest, split, group_columns(manifest), candidate.multi_label)
     scored = score_split(table, open_predictor, images, progress)
     if not scored.uris:
-        raise GlintError(f"none of the images of the split {split} of {manifest.path} can be read: {scored.left_out}")
+        raise none_readable(manifest, split, scored)
     other = (against.model, score_split(table, against.open_predictor, images, progress)) if against else None
     subject = Subject(model, bundle.policy, str(manifest.path), manifest.digest, split)
     evaluation = assess(scored, manifest.classes, subject, other, not_compared)
@@ -73,6 +74,12 @@ def evaluate(
     write_report(report, evaluation, scored, images, Explainer(bundle))
     progress.end()
     return evaluation
+
+
+def none_readable(manifest: Manifest, split: str, scored: ScoredSplit) -> GlintError:
+    """The error of a split without one image that could be scored."""
+    reasons = counted(Counter(scored.left_out.values()))
+    return GlintError(f"none of the images of the split {split} of {manifest.path} can be read: {reasons}")
 
 
 def score_split(

@@ -13,7 +13,7 @@ from glint.core.manifest import Manifest
 from glint.core.policy import Policy
 from glint.core.policy_trial import Tried, try_policy
 from glint.core.progress import Progress
-from glint.pipelines.evaluate import score_split
+from glint.pipelines.evaluate import none_readable, score_split
 from glint.pipelines.targets import labelled_table
 from glint.vision.bundle import Bundle
 from glint.vision.predictor import Predictor
@@ -41,5 +41,5 @@ def try_on_split(
     table = labelled_table(manifest, split, multi_label=multi_label)
     scored = score_split(table, open_uncalibrated, images, progress)
     if not scored.uris:
-        raise GlintError(f"none of the images of the split {split} of {manifest.path} can be read: {scored.left_out}")
+        raise none_readable(manifest, split, scored)
     return try_policy(bundle.policy, policy, scored.raw, scored.targets, classes, split)

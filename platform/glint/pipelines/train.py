@@ -29,6 +29,7 @@ from glint.adapters.tracking import MANIFEST
 from glint.core.errors import GlintError, ImageError
 from glint.core.manifest import Manifest
 from glint.core.names import check_name
+from glint.core.outcome import counted
 from glint.core.progress import Progress
 from glint.core.recipe import Recipe
 from glint.pipelines.board import Seen, Watcher
@@ -288,8 +289,7 @@ def _example(run: TrainingRun, table: pa.Table) -> bytes:
 
 def _say_bad_images(seen: Seen, progress: Progress) -> None:
     if seen.bad_images:
-        reasons = Counter(kind for kind, _ in seen.bad_images.values())
-        listed = ", ".join(f"{count} {kind}" for kind, count in reasons.most_common())
-        progress.say(f"{len(seen.bad_images)} images were left out: {listed}")
+        reasons = counted(Counter(kind for kind, _ in seen.bad_images.values()))
+        progress.say(f"{len(seen.bad_images)} images were left out: {reasons}")
         for uri, (_, message) in sorted(seen.bad_images.items())[:10]:
             progress.say(f"  {uri}: {message}")

@@ -27,10 +27,11 @@ from glint.pipelines.board import in_thread, open_board
 from glint.pipelines.fitting import BEST_BY, check_workers, fit
 from glint.pipelines.loading import CACHE_SHARE
 from glint.pipelines.loop import EPOCHS_DONE
-from glint.pipelines.run_checks import check_run
+from glint.pipelines.run_checks import check_optimizer, check_run
 from glint.pipelines.run_state import alone_in, last_epoch
 from glint.pipelines.train import TrainingRun, make_plan
 from glint.pipelines.trial_scores import note_score, read_scores
+from glint.vision.backbone import check_backbone
 
 REDUCTION = 3
 """ASHA: of so many trials that come to an epoch, one goes on (Li et al., 2020)."""
@@ -108,6 +109,9 @@ def check_tuning(tuning: Tuning) -> None:
     """Raise GlintError for what can be known to be wrong before Ray starts."""
     check_run(tuning.run)
     tuning.space.check(tuning.run.recipe)
+    for key, check in (("backbone", check_backbone), ("optimisation.optimizer", check_optimizer)):
+        for name in tuning.space.choices(key):
+            check(name)
 
 
 def run_tuning(tuning: Tuning, progress: Progress, fresh: bool = False) -> Tuned:

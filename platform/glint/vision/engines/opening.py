@@ -71,5 +71,6 @@ def _torch_engine(bundle: Bundle, compiled: bool = False) -> Engine:
 def _why_none(bundle: Bundle) -> str:
     decisions = bundle.info.engines
     trials = {trial.engine: trial.reason for trial in decisions.trials} if decisions else {}
-    reason = trials.get("openvino-int8", "it was not made when the model was trained")
+    unconverted = decisions and decisions.not_converted and f"OpenVINO cannot convert it: {decisions.not_converted}"
+    reason = trials.get("openvino-int8") or unconverted or "it was not made when the model was trained"
     return f"{reason}; choose auto, torch or openvino-fp32"
