@@ -1,8 +1,11 @@
 """What goes to stdout, and what does not."""
 
 import json
+import os
+import pty
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,41 @@ def test_only_results_go_to_stdout_once_ray_may_print() -> None:
     assert json.loads(first) == {"value": 1}
     assert second == "for a person"
     assert done.stderr.splitlines() == ["a warning that Ray prints"]
+
+
+ON_A_TERMINAL = """
+import os, sys
+from glint.cli import starting
+from glint.cli.console import progress
+from glint.settings import Settings
+
+starting.start_ray = lambda *_: None
+with progress() as told:
+    starting.start(Settings(), told)
+    os.write(2, b"native code\\n")
+    print("a warning that Ray prints")
+    told.begin("training", 10, "images")
+    told.say("epoch 1")
+print("printed by Ray as it ends")
+print("glint: a mistake", file=sys.stderr)
+"""
+
+
+def test_a_terminal_shows_all_but_what_native_code_says_also_after_a_progress_bar(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"GLINT_HOME": str(tmp_path), "TERM": "xterm"}
+    command = [sys.executable, "-c", ON_A_TERMINAL]
+    done = subprocess.run(command, env=environment, stderr=theirs, stdout=subprocess.PIPE, check=True, text=True)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # how a terminal ends whose program has
+        while part := os.read(ours, 1024):
+            shown += part
+    os.close(ours)
+    for line in ("a warning that Ray prints", "epoch 1", "printed by Ray as it ends", "glint: a mistake"):
+        assert line in shown.decode()
+    assert done.stdout == "", "that is for results"
+    assert (tmp_path / "logs" / "native.log").read_bytes() == b"native code\n"
 
 
 def test_what_to_do_next_can_be_typed_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from tests.pipelines.progress import Told
 from glint.core.errors import GlintError
 from glint.core.recipe import Optimisation, Recipe, with_fields
 from glint.pipelines import fitting
-from glint.pipelines.fitting import Workers, _halved, check_workers, parse_workers
+from glint.pipelines.fitting import Workers, _halved, check_workers, parse_workers, placeable
 from glint.pipelines.growing import image_size
 from glint.pipelines.learner import TrainingPlan
 from glint.pipelines.share import Share
@@ -69,6 +69,18 @@ def test_a_batch_need_not_be_a_multiple_of_the_workers(ray_cluster: None, recipe
     assert [share.local_batch for share in shares] == [10, 10, 12]
 
 
+@pytest.mark.parametrize(("cpus", "runs", "most"), [(1, 1, 0), (2, 1, 2), (4, 1, 6), (4, 2, 3)])
+def test_workers_leave_a_cpu_for_what_feeds_them(
+    monkeypatch: pytest.MonkeyPatch, recipe: Recipe, cpus: int, runs: int, most: int
+) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": float(cpus)})
+    with pytest.raises(GlintError, match=f"whose {cpus} CPUs allow {most}, with 1 left for reading images"):
+        check_workers(Workers(most + 1, most + 1), recipe, runs)
+    if most:
+        check_workers(Workers(most, most), recipe, runs)
+        assert placeable(Workers(1, 32), runs) == Workers(1, most)
+
+
 def test_too_little_memory_halves_the_parts_of_a_step_down_to_single_images() -> None:
     recipe = SimpleNamespace(optimisation=SimpleNamespace(batch_size=8))
     plan = cast(Any, TrainingPlan)(recipe, ("a", "b"), None, None, None, None)
@@ -87,6 +99,13 @@ def test_images_grow_to_their_full_size_over_three_quarters_of_the_epochs(recipe
     )
     assert [image_size(growing, epoch) for epoch in range(8)] == [64, 64, 64, 96, 96, 96, 128, 128]
     assert image_size(recipe, 0) == recipe.preprocessing.image_size
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_the_last_epoch_has_images_of_their_full_size_however_few_there_are(recipe: Recipe, epochs: int) -> None:
+    growing = with_fields(recipe, {"optimisation.epochs": epochs, "optimisation.start_size": 32})
+    sizes = [image_size(growing, epoch) for epoch in range(epochs)]
+    assert sizes == [32] * (epochs - 1) + [recipe.preprocessing.image_size]
 
 
 def test_rays_controller_need_not_import_what_trains(training: TrainingRun, tmp_path: Path) -> None:

@@ -57,9 +57,7 @@ def test_a_trial_that_cannot_be_trained_does_not_stop_the_others(training: Train
 
 
 @pytest.mark.parametrize("key", ["backbone", "optimisation.optimizer"])
-def test_a_space_with_what_timm_does_not_know_is_refused_at_once(
-    training: TrainingRun, key: str
-) -> None:
+def test_a_space_with_what_timm_does_not_know_is_refused_at_once(training: TrainingRun, key: str) -> None:
     known = {"backbone": "test_resnet", "optimisation.optimizer": "adamw"}[key]
     space = Space(fields={key: Values(choice=(known, "no_such_thing"))})
     with pytest.raises(GlintError, match=f"recipe.{key} 'no_such_thing' is not one of timm's"):

@@ -78,7 +78,16 @@ def progress() -> Iterator[RichProgress]:
         TextColumn("{task.fields[note]}", style="cyan"),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bars:
+    bars = Progress(
+        *columns,
+        console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
+        # Else it would give stdout and stderr back at its end as they were at its start, before `start` diverted them.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with bars:
         yield RichProgress(bars)
 
 

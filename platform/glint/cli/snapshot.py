@@ -41,9 +41,10 @@ def snapshot(
     in .NAME.listing beside the manifest until that is written.
 
     Examples:
+
         glint snapshot boards --labels boards/labels.csv --group lot --out manifest.parquet
 
-        glint snapshot boards --labels boards/labels.csv --group lot --val-groups L7 --test-groups L8,L9 --out m.parquet
+        glint snapshot boards --labels boards/labels.csv --group lot --val-groups L07 --test-groups L08 --out m.parquet
 
         glint snapshot az://images/line-4 --labels folders --out manifest.parquet
 

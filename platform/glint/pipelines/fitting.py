@@ -24,7 +24,9 @@ from glint.pipelines.no_process_group import NoProcessGroup
 
 BEST_BY = "val_macro_f1"
 WORKER_CPUS = 0.5
-"""Logical CPUs of a training worker; what feeds it needs some too."""
+"""Logical CPUs of a training worker."""
+READING_CPUS = 1
+"""That must be left for the tasks of Ray Data which feed the workers: with fewer not one of them would ever run."""
 MAX_FAILURES = 3
 """Times that workers may die before training gives up."""
 DEATHS = (
@@ -101,15 +103,17 @@ def fit(
             progress.say(f"a training worker died ({deaths} of at most {MAX_FAILURES}); going on from the last epoch")
 
 
-def check_workers(workers: Workers, recipe: Recipe) -> None:
-    """Raise GlintError for what Ray would wait for without end, or for a batch in which some worker has no part."""
-    there = ray.cluster_resources()
-    gpus, cpus = there.get("GPU", 0), there.get("CPU", 0)
-    if workers.use_gpu and gpus < workers.least:
+def check_workers(workers: Workers, recipe: Recipe, runs: int = 1) -> None:
+    """Raise GlintError for what Ray would wait for without end, or for a batch in which some worker has no part.
+
+    `runs` of them train at a time.
+    """
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if workers.use_gpu and gpus < runs * workers.least:
         raise GlintError(f"--gpu with --workers {workers} needs as many GPUs; this Ray has {gpus:.0f}")
-    if workers.least * WORKER_CPUS >= cpus:
-        most = int((cpus - WORKER_CPUS) / WORKER_CPUS)
-        raise GlintError(f"--workers {workers} is too many for this Ray, whose {cpus:.0f} CPUs allow {most}")
+    if (most := num_placeable(runs)) < workers.least:
+        allowed = f"allow {most}, with {READING_CPUS} left for reading images; GLINT_NUM_CPUS gives it more"
+        raise GlintError(f"--workers {workers} is too many for this Ray, whose {_num_cpus():.0f} CPUs {allowed}")
     batch_size, parts = recipe.optimisation.batch_size, recipe.optimisation.accumulate
     mixed = recipe.augmentation.num_mixed
     needed = workers.most * max(parts, mixed)
@@ -119,6 +123,20 @@ def check_workers(workers: Workers, recipe: Recipe) -> None:
         raise GlintError(
             f"recipe.optimisation.batch_size {batch_size} must be at least {needed} for --workers {workers}{each}"
         )
+
+
+def num_placeable(runs: int = 1) -> int:
+    """How many workers each of so many runs at a time may have on the CPUs that Ray has now."""
+    return max(0, int((_num_cpus() - READING_CPUS) / WORKER_CPUS / runs))
+
+
+def placeable(workers: Workers, runs: int = 1) -> Workers:
+    """The same, and no more than leave room for what feeds them: Ray Train itself would fill all CPUs with workers."""
+    return replace(workers, most=min(workers.most, max(workers.least, num_placeable(runs))))
+
+
+def _num_cpus() -> float:
+    return float(ray.cluster_resources().get("CPU", 0))
 
 
 def _trainer(

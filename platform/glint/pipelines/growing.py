@@ -10,13 +10,13 @@ from glint.core.recipe import Recipe
 SIZE_STEP = 32
 """Pixels: what a growing image grows by; the stride of most backbones."""
 FULL_SIZE_FROM = 0.75
-"""Share of the epochs after which a growing image has its full size."""
+"""Share of the epochs after which a growing image has its full size; the last epoch has it always."""
 
 
 def image_size(recipe: Recipe, epoch: int) -> int:
     """The side of the images of an epoch: from start_size to the full size in steps of SIZE_STEP pixels."""
     full, start = recipe.preprocessing.image_size, recipe.optimisation.start_size
-    growing = FULL_SIZE_FROM * recipe.optimisation.epochs
+    growing = min(FULL_SIZE_FROM * recipe.optimisation.epochs, recipe.optimisation.epochs - 1)
     if start is None or epoch >= growing:
         return full
     sizes = [*range(start, full, SIZE_STEP)]

@@ -99,6 +99,7 @@ def report(learner: Learner, epoch: int, loss: float, train_s: float, logits: np
     scores: Scores = scores_of(logits, target_array(plan.val), plan.classes)
     kept = epoch if learner.note_score(scores.macro_f1) else NOT_KEPT
     metrics: dict[str, float] = {"epoch": epoch, "train_loss": loss, "train_s": train_s, "bf16": float(learner.bf16)}
+    metrics["workers"] = learner.world
     metrics |= {f"val_{name}": value for name, value in scores.summary().items()}
     checkpoint = None
     with tempfile.TemporaryDirectory() as directory:

@@ -35,7 +35,7 @@ from glint.core.recipe import Recipe
 from glint.pipelines.board import Seen, Watcher
 from glint.pipelines.checkpoint_bundle import checkpoint_bundle
 from glint.pipelines.engines import add_engines
-from glint.pipelines.fitting import BEST_BY, ONE_WORKER, Workers, check_workers, fit
+from glint.pipelines.fitting import BEST_BY, ONE_WORKER, Workers, check_workers, fit, placeable
 from glint.pipelines.learner import TrainingPlan
 from glint.pipelines.loading import CACHE_SHARE, Load, cache_images
 from glint.pipelines.loop import KEPT_BY
@@ -48,6 +48,8 @@ from glint.vision.decode import Limits
 
 TRAINED = "trained.json"
 """What a finished run came to, in its directory."""
+MAX_NAMED = 10
+"""Bad images that are told by name."""
 BUNDLE_NEEDS = (
     "numpy",
     "openvino",
@@ -180,10 +182,17 @@ def finished(run: TrainingRun, progress: Progress) -> Trained | None:
 
 def _train(run: TrainingRun, plan: TrainingPlan, mlflow_run: str, started: float, progress: Progress) -> Trained:
     """Train by the plan, which was made from `started` on, by time.monotonic."""
-    resumed = last_epoch(run.directory) is not None
+    begun = last_epoch(run.directory)
+    if begun is not None:
+        progress.say(f"going on after {f'epoch {begun} of {plan.epochs}' if begun else 'the frozen phase'}")
     watcher = Watcher(progress, lambda epochs: _log(run, mlflow_run, epochs, progress))
     plan = replace(plan, board=watcher.board)
-    result = watcher.run(lambda: fit(run.directory, plan, run.workers, progress), "training", plan.num_images)
+    workers = placeable(run.workers)
+    result = watcher.run(lambda: fit(run.directory, plan, workers, progress), "training", plan.num_images)
+    epochs = last_epoch(run.directory) or 0
+    if epochs < plan.epochs:
+        patience = run.recipe.optimisation.patience
+        progress.say(f"ended after epoch {epochs} of {plan.epochs}: no better score in {patience} epochs")
     _say_bad_images(watcher.seen, progress)
     best, metrics = max(result.best_checkpoints or [], key=lambda kept: float(kept[1][KEPT_BY]))
     bundle = checkpoint_bundle(run.directory / "bundle", plan, run.manifest, best, metrics)
@@ -208,12 +217,12 @@ def _train(run: TrainingRun, plan: TrainingPlan, mlflow_run: str, started: float
         bundle_digest=bundle.digest,
         best_epoch=int(metrics["epoch"]) + 1,
         metrics=dict(bundle.info.metrics),
-        epochs=plan.epochs,
+        epochs=epochs,
         train_images=plan.train.num_rows,
         bad_images=len(watcher.seen.bad_images),
         seconds=round(time.monotonic() - started, 1),
         images_per_s=round(pace, 1) if (pace := watcher.seen.images_per_s) is not None else None,
-        resumed=resumed,
+        resumed=begun is not None,
     )
 
 
@@ -275,6 +284,7 @@ def _log(run: TrainingRun, mlflow_run: str, finished: list[dict[str, float]], pr
         step = int(metrics["epoch"]) + 1
         run.registry.log_metrics(mlflow_run, {k: v for k, v in metrics.items() if k != "epoch"}, step)
         what = f"epoch {step}/{run.recipe.optimisation.epochs}" if step else "head on frozen features"
+        what += f" on {num:.0f} workers" if (num := metrics["workers"]) > 1 else ""
         progress.say(f"{what}: train loss {metrics['train_loss']:.3f}, val macro-F1 {metrics[BEST_BY]:.4f}")
 
 
@@ -291,5 +301,7 @@ def _say_bad_images(seen: Seen, progress: Progress) -> None:
     if seen.bad_images:
         reasons = counted(Counter(kind for kind, _ in seen.bad_images.values()))
         progress.say(f"{len(seen.bad_images)} images were left out: {reasons}")
-        for uri, (_, message) in sorted(seen.bad_images.items())[:10]:
+        for uri, (_, message) in sorted(seen.bad_images.items())[:MAX_NAMED]:
             progress.say(f"  {uri}: {message}")
+        if (unnamed := len(seen.bad_images) - MAX_NAMED) > 0:
+            progress.say(f"  and {unnamed:,} more")

@@ -24,7 +24,7 @@ from glint.core.progress import Progress, Silent
 from glint.core.recipe import Recipe, with_fields
 from glint.core.space import Space, Values
 from glint.pipelines.board import in_thread, open_board
-from glint.pipelines.fitting import BEST_BY, check_workers, fit
+from glint.pipelines.fitting import BEST_BY, check_workers, fit, placeable
 from glint.pipelines.loading import CACHE_SHARE
 from glint.pipelines.loop import EPOCHS_DONE
 from glint.pipelines.run_checks import check_optimizer, check_run
@@ -119,7 +119,7 @@ def run_tuning(tuning: Tuning, progress: Progress, fresh: bool = False) -> Tuned
     if not fresh and (before := finished(tuning, progress)):
         return before
     check_tuning(tuning)
-    check_workers(tuning.run.workers, tuning.run.recipe)
+    check_workers(tuning.run.workers, tuning.run.recipe, tuning.concurrent)
     with alone_in(tuning.directory):
         if fresh:
             shutil.rmtree(tuning.directory, ignore_errors=True)
@@ -240,13 +240,13 @@ def _train_trial(config: dict[str, Any], tuning: Tuning, recipe: Recipe) -> None
     """
     trial = replace(tuning.run, recipe=with_fields(recipe, config))
     check_run(trial)
-    check_workers(trial.workers, trial.recipe)
+    check_workers(trial.workers, trial.recipe, tuning.concurrent)
     board = open_board()
     plan = replace(make_plan(trial, Silent(), CACHE_SHARE / tuning.concurrent), board=board)
     place = tuning.trials / str(tune.get_context().get_trial_id())
     place.mkdir(parents=True, exist_ok=True)
     resumed = last_epoch(place) is not None
-    result = fit(place, plan, trial.workers, Silent(), [TuneReportCallback()])
+    result = fit(place, plan, placeable(trial.workers, tuning.concurrent), Silent(), [TuneReportCallback()])
     if resumed and result.metrics:
         # The interruption may have come before the report of its last epoch. Reporting it here could block: Ray Tune
         # has room for one report, and makes one of its own when this function returns.
