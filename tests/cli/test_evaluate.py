@@ -83,7 +83,7 @@ def test_a_terminal_shows_scores_with_intervals_calibration_decisions_and_compar
     assert "escape rate 0." in text
     assert "against colours version 1: accuracy +0.0000 (-0.012 to +0.012)" in text
     assert "both right" in text
-    assert "1 images left out: {'missing': 1}" in text
+    assert "1 images left out: 1 missing" in text
 
 
 def test_a_terminal_warns_of_a_calibration_by_the_same_split() -> None:
