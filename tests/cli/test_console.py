@@ -70,6 +70,17 @@ def test_a_terminal_shows_all_but_what_native_code_says_also_after_a_progress_ba
     assert (tmp_path / "logs" / "native.log").read_bytes() == b"native code\n"
 
 
+def test_names_with_brackets_are_shown_as_they_are() -> None:
+    code = """
+from glint.cli.console import stdout
+from glint.cli.tables import fields, rows
+stdout.print("[minor]")
+stdout.print(rows(["file"], [["az://c/a[/b].png"], ["az://c/scan[front].png"]]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["[minor]", "file", "az://c/a[/b].png", "az://c/scan[front].png"]
+
+
 def test_what_to_do_next_can_be_typed_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     scripts = Path(sys.executable).parent
     monkeypatch.setenv("PATH", str(scripts))

@@ -26,7 +26,7 @@ def test_interrupted_tuning_goes_on_with_the_trials_that_are_left(manifest: Mani
     files = {"recipe": tmp_path / "recipe.yaml", "space": tmp_path / "space.yaml", "manifest": manifest.path}
     named = [part for option, file in files.items() for part in (f"--{option}", str(file))]
     command = ["tune", *named, "--trials", "2", "--out", str(tmp_path / "tuned"), "--json"]
-    said = interrupted(command, tmp_path / "home", after="trial 1:")
+    said = interrupted(command, tmp_path / "home", after="trial 1 (")
     assert "interrupted; trials that have ended, and finished epochs of others, are kept; " in said
     assert f"glint {shlex.join(command)} goes on from there" in said
     ended = again(command, tmp_path / "home")

@@ -22,6 +22,18 @@ def test_a_trial_sets_the_new_policy_beside_the_present_one_on_the_same_images()
     assert tried.present.rates.escape_rate is not None
     assert tried.new.rates.escape_rate is not None
     assert tried.new.rates.escape_rate < tried.present.rates.escape_rate
-    assert tried.present.rates.cost_per_image is None
+    assert tried.present.rates.cost_per_image is not None
     assert tried.new.rates.cost_per_image is not None
-    assert tried.new.rates.cost_per_image < 1
+    assert tried.new.rates.cost_per_image < min(1, tried.present.rates.cost_per_image)
+
+
+def test_both_policies_are_priced_by_the_new_costs() -> None:
+    sure = np.array([[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]])
+    dear, cheap = (
+        Policy(accept_classes=("good",), costs=Costs(missed_defect=20, false_alarm=5, human_look=look))
+        for look in (4, 2)
+    )
+    tried = try_policy(dear, cheap, sure, np.array([0, 0, 1, 1]), CLASSES)
+    rates = tried.present.rates
+    assert rates.reviewed > 0
+    assert rates.cost_per_image == (20 * rates.escaped + 5 * rates.falsely_rejected + 2 * rates.reviewed) / 4

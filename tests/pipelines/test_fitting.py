@@ -15,7 +15,7 @@ from tests.pipelines.progress import Told
 from glint.core.errors import GlintError
 from glint.core.recipe import Optimisation, Recipe, with_fields
 from glint.pipelines import fitting
-from glint.pipelines.fitting import Workers, _halved, check_workers, parse_workers, placeable
+from glint.pipelines.fitting import Room, Workers, _halved, check_workers, parse_workers
 from glint.pipelines.growing import image_size
 from glint.pipelines.learner import TrainingPlan
 from glint.pipelines.share import Share
@@ -49,7 +49,7 @@ def test_other_workers_are_refused(text: str) -> None:
             {"optimisation.batch_size": 2, "augmentation.cutmix": 1},
             "batch_size 2 must be at least 4 for --workers 2, of 2 images each",
         ),
-        (Workers(use_gpu=True), {}, "--gpu with --workers 1 needs as many GPUs; this Ray has 0"),
+        (Workers(use_gpu=True), {}, "--gpu with --workers 1 needs 1 GPUs; this Ray has 0"),
         (Workers(32, 32), {}, "--workers 32 is too many for this Ray"),
     ],
 )
@@ -74,11 +74,11 @@ def test_workers_leave_a_cpu_for_what_feeds_them(
     monkeypatch: pytest.MonkeyPatch, recipe: Recipe, cpus: int, runs: int, most: int
 ) -> None:
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": float(cpus)})
-    with pytest.raises(GlintError, match=f"whose {cpus} CPUs allow {most}, with 1 left for reading images"):
+    with pytest.raises(GlintError, match=rf"whose {cpus} CPUs allow {most} workers[ each]*, with 1 left for reading"):
         check_workers(Workers(most + 1, most + 1), recipe, runs)
     if most:
         check_workers(Workers(most, most), recipe, runs)
-        assert placeable(Workers(1, 32), runs) == Workers(1, most)
+        assert Room(runs).fitted(Workers(1, 32)) == Workers(1, most)
 
 
 def test_too_little_memory_halves_the_parts_of_a_step_down_to_single_images() -> None:
@@ -141,7 +141,7 @@ def fitted(monkeypatch: pytest.MonkeyPatch, failing: Failing) -> tuple[Any, list
     recipe = SimpleNamespace(optimisation=SimpleNamespace(batch_size=8))
     plan, told = cast(Any, TrainingPlan)(recipe, ("a", "b"), None, None, None, None), Told()
     monkeypatch.setattr(fitting, "_trainer", failing)
-    return fitting.fit(Path(), plan, Workers(), told), told.lines
+    return fitting.fit(Path(), plan, Workers(), Room(), told), told.lines
 
 
 def test_training_that_runs_out_of_gpu_memory_goes_on_in_smaller_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,11 @@ def test_an_optimizer_that_timm_lacks_is_named_with_those_near_it(name: str, hin
         train(replace(training, recipe=recipe), Told())
 
 
+def test_an_optimizer_that_makes_no_step_here_is_refused_with_its_reason() -> None:
+    with pytest.raises(GlintError, match=r"recipe\.optimisation\.optimizer 'adahessian' does not run here: "):
+        check_optimizer("adahessian")  # it needs a second derivative
+
+
 def test_weights_from_the_hub_have_the_recipe_say_how_images_are_normalised(recipe: Recipe) -> None:
     sizes = Preprocessing(image_size=224)
     vit = recipe.model_copy(update={"backbone": "vit_tiny_patch16_224", "weights": "hub", "preprocessing": sizes})

@@ -61,3 +61,18 @@ def test_the_number_of_local_rows_is_known_without_drawing_them(
     for rank in range(world):
         share = Share(num_rows, rank, world, 0 if seeded else None, batch_size=batch_size)
         assert share.num_local_rows == len(share.rows(0))
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_how_often_a_row_has_come_before_in_an_epoch_does_not_depend_on_the_ranks(world: int) -> None:
+    targets = np.array([0] * 40 + [1] * 2)
+    shares = [Share(42, rank, world, seed=1, batch_size=6, balanced=True) for rank in range(world)]
+    rows, repeats = (
+        np.concatenate([part.reshape(shares[0].steps, -1) for part in parts], axis=1).ravel()
+        for parts in zip(*((share.rows(3, targets), share.repeats(3, targets)) for share in shares), strict=True)
+    )
+    seen: dict[int, int] = {}
+    for row, repeat in zip(rows.tolist(), repeats.tolist(), strict=True):
+        assert repeat == seen.get(row, 0)
+        seen[row] = seen.get(row, 0) + 1
+    assert seen[41] > 5

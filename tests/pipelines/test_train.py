@@ -13,7 +13,7 @@ from glint.core.intervals import within_one_standard_error
 from glint.core.manifest import write_manifest
 from glint.core.recipe import Optimisation
 from glint.pipelines.run_state import write_identity
-from glint.pipelines.train import TRAINED, Trained, TrainingRun, finished, make_plan, train
+from glint.pipelines.train import TRAINED, Trained, TrainingRun, _example, finished, make_plan, train
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
 
@@ -89,6 +89,25 @@ def test_weights_that_are_no_file_are_the_users_mistake(training: TrainingRun) -
     recipe = training.recipe.model_copy(update={"weights": "absent.safetensors"})
     with pytest.raises(GlintError, match=r"recipe.weights 'absent.safetensors' is not there; it must be none, hub"):
         train(replace(training, recipe=recipe), Told())
+
+
+@pytest.mark.parametrize("weights", ["absent.safetensors", "{bundle}"])
+def test_weights_that_cannot_be_had_cost_no_run_that_fresh_would_forget(
+    trained: Trained, training: TrainingRun, weights: str
+) -> None:
+    recipe = training.recipe.model_copy(update={"weights": weights.format(bundle=trained.bundle)})
+    with pytest.raises(GlintError, match=r"recipe.weights .* (is not there|belong to the run that --fresh forgets)"):
+        train(replace(training, recipe=recipe, name=trained.run), Told(), fresh=True)
+    assert train(training, Told()).bundle_digest == trained.bundle_digest
+    assert Path(trained.bundle, "weights.safetensors").exists()
+
+
+def test_an_example_is_found_however_many_images_are_gone(training: TrainingRun) -> None:
+    table = training.manifest.table(["uri", "etag"]).slice(0, 150)
+    gone = pa.table({"uri": [f"{uri}.gone" for uri in table["uri"].to_pylist()], "etag": table["etag"]})
+    assert _example(training, pa.concat_tables([gone.cast(table.schema), training.manifest.table(["uri", "etag"])]))
+    with pytest.raises(GlintError, match="none of the training images of"):
+        _example(training, gone)
 
 
 def test_split_without_labelled_images_is_named(tmp_path: Path, training: TrainingRun) -> None:

@@ -18,7 +18,7 @@ from glint.pipelines.loop import EPOCHS_DONE
 from glint.pipelines.train import TrainingRun
 from glint.pipelines.trial_scores import note_score, read_scores
 from glint.pipelines.trials import write_trials
-from glint.pipelines.tune import Teller, Trial, Tuned, Tuning, run_tuning
+from glint.pipelines.tune import Teller, Trial, Tuned, Tuning, _trial, run_tuning
 
 SPACE = Space(
     fields={
@@ -42,7 +42,7 @@ def test_tuning_ranks_its_trials_and_a_finished_one_says_so(training: TrainingRu
     again = Told()
     assert run_tuning(tuning, again) == tuned
     assert again.lines == [f"tuning {tuning.id} is finished already; --fresh starts over"]
-    write_trials(tmp_path / "tuned", tuned)
+    write_trials(tmp_path / "tuned", tuned, SPACE)
     assert read_recipe(tmp_path / "tuned" / "best.yaml") == tuned.best
 
 
@@ -80,19 +80,31 @@ def test_the_end_of_a_trial_says_how_far_it_came(tmp_path: Path) -> None:
     told = Told()
     teller = Teller(told, tmp_path, 9)
     for name, config in (("a", {"optimisation.lr": 0.01}), ("b", {"optimisation.epochs": 4})):
-        ended = SimpleNamespace(trial_id=name, config=config, last_result={BEST_BY: 0.5, EPOCHS_DONE: 3})
+        for epoch, score in enumerate((0.3, 0.5, 0.4)):
+            note_score(tmp_path / name, epoch, score)
+        ended = SimpleNamespace(trial_id=name, config=config, last_result={BEST_BY: 0.4, EPOCHS_DONE: 3})
         teller.on_trial_complete(1, [], ended)
     assert told.lines == [
-        "trial 1: val macro-F1 0.5000 after 3 of 9 epochs, with optimisation.lr 0.01",
-        "trial 2: val macro-F1 0.5000 after 3 of 4 epochs, with optimisation.epochs 4",
+        "trial 1 (a): best val macro-F1 0.5000 after 3 of 9 epochs, with optimisation.lr 0.01",
+        "trial 2 (b): best val macro-F1 0.5000 after 3 of 4 epochs, with optimisation.epochs 4",
     ]
 
 
+def test_a_trial_that_fails_after_some_epochs_has_no_score(training: TrainingRun, tmp_path: Path) -> None:
+    tuning = Tuning(replace(training, home=tmp_path), SPACE, num_trials=1)
+    for epoch, score in ((-1, 0.2), (0, 0.9)):
+        note_score(tuning.trials / "abc_00000", epoch, score)
+    ended = SimpleNamespace(path="x_abc_00000_y", metrics={}, config={}, error=None)
+    assert _trial(tuning, ended).score == 0.9
+    failed = _trial(tuning, SimpleNamespace(**vars(ended) | {"error": RuntimeError("diverged")}))
+    assert (failed.score, failed.epochs, failed.scores, failed.error) == (None, 1, {0: 0.2, 1: 0.9}, "diverged")
+
+
 def test_scores_of_a_trial_outlast_a_restart_and_count_once(tmp_path: Path) -> None:
-    assert read_scores(tmp_path / "a") == ()
+    assert read_scores(tmp_path / "a") == {}
     for epoch, score in ((-1, 0.1), (0, 0.2), (1, 0.4), (1, 0.4), (2, 0.3)):
         note_score(tmp_path / "a", epoch, score)
-    assert read_scores(tmp_path / "a") == (0.1, 0.2, 0.4, 0.3)
+    assert read_scores(tmp_path / "a") == {-1: 0.1, 0: 0.2, 1: 0.4, 2: 0.3}
 
 
 def test_a_space_that_the_recipe_refuses_is_the_users_mistake(training: TrainingRun) -> None:
@@ -102,16 +114,17 @@ def test_a_space_that_the_recipe_refuses_is_the_users_mistake(training: Training
 
 
 def test_trials_are_written_as_a_table_a_picture_and_the_best_recipe(training: TrainingRun, tmp_path: Path) -> None:
+    space = Space(fields={"seed": Values(integers=(1, 3)), "backbone": Values(choice=("x", "y", "z"))})
     trials = (
-        Trial(trial="a", score=0.9, epochs=2, seconds=3, values={"seed": 1, "backbone": "x"}, scores=(0.5, 0.9)),
-        Trial(trial="b", score=0.4, epochs=1, seconds=2, values={"seed": 2, "backbone": "y"}, scores=(0.4,)),
+        Trial(trial="a", score=0.9, epochs=2, seconds=3, values={"seed": 1, "backbone": "x"}, scores={1: 0.5, 2: 0.9}),
+        Trial(trial="b", score=0.4, epochs=1, seconds=2, values={"seed": 2, "backbone": "y"}, scores={1: 0.4}),
         Trial(trial="c", score=None, epochs=0, seconds=1, values={"seed": 3, "backbone": "z"}, error="no such"),
     )
-    write_trials(tmp_path / "out", Tuned(run="boards-1", trials=trials, best=training.recipe))
+    write_trials(tmp_path / "out", Tuned(run="boards-1", trials=trials, best=training.recipe), space)
     rows = list(csv.DictReader((tmp_path / "out" / "trials.csv").read_text().splitlines()))
     assert [row["seed"] for row in rows] == ["1", "2", "3"]
     assert rows[2]["error"] == "no such"
     assert (tmp_path / "out" / "trials.svg").read_text().count("<svg") == 1
     assert "0.9000" in (tmp_path / "out" / "best.yaml").read_text().splitlines()[0]
     with pytest.raises(GlintError, match=r"--out .* cannot be written to"):
-        write_trials(tmp_path / "out" / "trials.csv", Tuned(run="r", trials=trials, best=training.recipe))
+        write_trials(tmp_path / "out" / "trials.csv", Tuned(run="r", trials=trials, best=training.recipe), space)

@@ -95,3 +95,13 @@ def test_a_rare_label_that_weighs_much_is_absent_where_it_is_not(gamma):
 
     best.step(closure)
     assert (free > 0).flatten().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_what_is_surely_right_has_a_focal_loss_without_a_gradient(gamma: float, multi_label: bool) -> None:
+    logits = torch.tensor([[25.0, -25.0], [200.0, -200.0]], requires_grad=True)
+    targets = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    image_losses(logits, targets, multi_label=multi_label, focal_gamma=gamma).sum().backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, torch.zeros(2, 2))

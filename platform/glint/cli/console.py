@@ -23,8 +23,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-stdout = Console(soft_wrap=True)
-stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+# Names of files and classes may have brackets, which are no markup.
+stdout = Console(soft_wrap=True, markup=False)
+stderr = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
 class RichProgress:
@@ -54,7 +55,7 @@ class RichProgress:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self._progress.console.print(line, markup=False)
+        self._progress.console.print(line)
 
 
 class Count(ProgressColumn):
@@ -72,10 +73,10 @@ def progress() -> Iterator[RichProgress]:
     """Progress on stderr while the block runs."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=12),
         Count(),
-        TextColumn("{task.fields[note]}", style="cyan"),
+        TextColumn("{task.fields[note]}", style="cyan", markup=False),
         TimeRemainingColumn(compact=True),
     )
     bars = Progress(
@@ -97,7 +98,7 @@ def typed(command: str) -> str:
 
 
 def next_step(command: str) -> str:
-    """The line that says what to do after this."""
+    """The line that says what to do after this; names in it that the shell would take apart are to be quoted."""
     return f"next: {typed(command)}"
 
 

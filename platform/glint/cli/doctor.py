@@ -18,6 +18,8 @@ def doctor(json: AsJson = False) -> None:
 
         GLINT_MLFLOW_URI=http://127.0.0.1:5000 glint doctor --json
     """
+    from rich.text import Text
+
     from glint.cli.checks import examine
     from glint.cli.console import emit, progress
     from glint.cli.tables import rows
@@ -26,7 +28,7 @@ def doctor(json: AsJson = False) -> None:
     with progress() as told:
         told.begin("looking around", None, "")
         findings = examine(Settings())
-    marks = {"ok": "[green]ok[/]", "absent": "[yellow]--[/]", "broken": "[red]!![/]"}
+    marks = {"ok": Text("ok", "green"), "absent": Text("--", "yellow"), "broken": Text("!!", "red")}
     lines = [(marks[found.state], found.what, found.detail) for found in findings.findings]
     emit(findings, json, rows(["", "", ""], lines))
     raise typer.Exit(1 if any(found.state == "broken" for found in findings.findings) else 0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 from rich.console import RenderableType
+from rich.text import Text
 
 from glint.adapters.registry import Registry
 from glint.cli.tables import rows
@@ -129,7 +130,7 @@ def drawn(promoted: Promoted) -> list[RenderableType]:
     if promoted.report:
         colours = {"passed": "green", "refused": "red", "not judged": "yellow", "reported": "cyan"}
         findings = [
-            (f"[{colours[one.verdict]}]{one.verdict}[/]", one.rule, one.measured, one.limit)
+            (Text(one.verdict, style=colours[one.verdict]), one.rule, one.measured, one.limit)
             for one in promoted.report.findings
         ]
         shown.append(rows(["", "rule", "measured", "limit"], findings))

@@ -76,8 +76,8 @@ def promote(
     if promoted.gate == "unchecked":
         stderr.print("nothing was checked: with --manifest FILE the version has to pass the gate first")
         if policy := gating.left_behind(registry, promoted):
-            stderr.print(policy, markup=False)
+            stderr.print(policy)
     if promoted.gate == "refused" and report:
         for finding in report.refused:
-            stderr.print(f"glint: refused by {finding.line}", markup=False)
+            stderr.print(f"glint: refused by {finding.line}")
         raise typer.Exit(1)

@@ -52,8 +52,6 @@ def snapshot(
 
         glint snapshot photos --labels none --out photos.parquet
     """
-    from rich.markup import escape
-
     from glint.cli.console import emit, progress
     from glint.cli.tables import rows
     from glint.pipelines.snapshot import snapshot as run_snapshot
@@ -72,14 +70,14 @@ def snapshot(
             told,
             separator or None,
         )
-    counts = [(escape(name), *(count[name] for count in summary.counts.values())) for name in summary.classes]
+    counts = [(name, *(count[name] for count in summary.counts.values())) for name in summary.classes]
     totals = ("all images", *summary.labelled.values())
     emit(
         summary,
         json,
         rows(["class", *summary.counts], [*counts, totals]),
         f"{summary.num_images:,} images, {summary.unlabelled:,} of them without a label",
-        f"manifest: {escape(summary.manifest)}, digest {summary.digest[:16]}",
+        f"manifest: {summary.manifest}, digest {summary.digest[:16]}",
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 from rich.table import Table
+from rich.text import Text
 
 
 def fields(result: BaseModel, *without: str) -> Table:
@@ -24,9 +25,10 @@ def fields(result: BaseModel, *without: str) -> Table:
 def rows(columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> Table:
     """Lines under headings; numbers are set to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    cells = [[value_text(value) for value in line] for line in lines]
+    cells = [[value if isinstance(value, Text) else Text(value_text(value)) for value in line] for line in lines]
     for i, name in enumerate(columns):
-        numeric = bool(cells) and all(line[i].replace(",", "").replace(".", "").isdigit() for line in cells if line[i])
+        texts = [line[i].plain.replace(",", "").replace(".", "") for line in cells if line[i]]
+        numeric = bool(cells) and all(map(str.isdigit, texts))
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for line in cells:
         table.add_row(*line)

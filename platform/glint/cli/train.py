@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -64,7 +65,7 @@ def train(
         trained,
         json,
         fields(trained),
-        next_step(f"evaluate --model {trained.model_uri} --manifest {manifest} --report report"),
+        next_step(f"evaluate --model {trained.model_uri} --manifest {quote(str(manifest))} --report report"),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -65,12 +66,12 @@ def tune(
             check_tuning(tuning)
             start(settings, told)
             tuned = run_tuning(tuning, told, fresh)
-    write_trials(out, tuned)
+    write_trials(out, tuned, varied)
     names = list(tuned.trials[0].values)
     lines = [(t.trial, t.score, t.epochs, *(t.values.get(name) for name in names), t.error) for t in tuned.trials]
     emit(
         tuned,
         json,
-        rows(["trial", "val macro-F1", "epochs", *names, "error"], lines),
-        next_step(f"train --recipe {out / 'best.yaml'} --manifest {manifest}"),
+        rows(["trial", "best val macro-F1", "epochs", *(name.replace(".", ".\n") for name in names), "error"], lines),
+        next_step(f"train --recipe {quote(str(out / 'best.yaml'))} --manifest {quote(str(manifest))}"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -27,8 +28,6 @@ def upload(
 
         glint upload boards az://images/line-4 --json
     """
-    from rich.markup import escape
-
     from glint.adapters.blob_admin import upload as run_upload
     from glint.cli.console import emit, next_step, progress
     from glint.core.outcome import counted
@@ -43,7 +42,7 @@ def upload(
         f"{done.uploaded:,} files uploaded ({done.bytes / 1e6:,.1f} MB in {done.seconds:.1f} s), "
         f"{done.skipped:,} were there already",
         *([f"left out: {counted(done.ignored)}"] if done.ignored else []),
-        next_step(f"snapshot {escape(target)}{escape(_labels(dir))} --out manifest.parquet"),
+        next_step(f"snapshot {quote(target)}{_labels(dir)} --out manifest.parquet"),
     )
 
 
@@ -51,5 +50,5 @@ def _labels(folder: Path) -> str:
     """How a snapshot of what was uploaded is to find its labels: in a CSV file, by folders, or nowhere."""
     table = next(iter(sorted(folder.glob("*.csv"))), None)
     if table:
-        return f" --labels {table}"
+        return f" --labels {quote(str(table))}"
     return "" if any(below.is_dir() for below in folder.iterdir()) else " --labels none"

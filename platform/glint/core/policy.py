@@ -154,8 +154,10 @@ class DecisionRates(BaseModel):
         return self.num_defective + self.num_good
 
 
-def decision_rates(policy: Policy, probabilities: Array, targets: Array, classes: Sequence[str]) -> DecisionRates:
-    """What the policy makes of images with known classes.
+def decision_rates(
+    policy: Policy, probabilities: Array, targets: Array, classes: Sequence[str], costs: Costs | None = None
+) -> DecisionRates:
+    """What the policy makes of images with known classes, at these costs or its own.
 
     probabilities: calibrated, (N, C), as `Predictor.score` gives them; N > 0.
     targets: class indices (N,), or 0/1 (N, C) of a multi-label model. An image is good when all of its classes are
@@ -172,7 +174,7 @@ def decision_rates(policy: Policy, probabilities: Array, targets: Array, classes
         escape_rate=float(escaped.sum() / bad.sum()) if bad.any() else None,
         false_reject_rate=float(rejected.sum() / (~bad).sum()) if not bad.all() else None,
         review_share=float(reviewed.mean()),
-        cost_per_image=_cost(policy.costs, classes, present & defect, escaped, rejected, reviewed),
+        cost_per_image=_cost(costs or policy.costs, classes, present & defect, escaped, rejected, reviewed),
         num_defective=int(bad.sum()),
         num_good=int((~bad).sum()),
         escaped=int(escaped.sum()),

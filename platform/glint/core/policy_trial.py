@@ -38,7 +38,10 @@ class Tried(BaseModel):
 def try_policy(
     present: Policy, new: Policy, raw: Array, targets: Array, classes: Sequence[str], split: str = "val"
 ) -> Tried:
-    """Fit `new` to uncalibrated probabilities (N, C), and count what either decides; targets (N,) or 0/1 (N, C)."""
+    """Fit `new` to uncalibrated probabilities (N, C), and count what either decides; targets (N,) or 0/1 (N, C).
+
+    What either costs is by the costs of `new`, or there would be nothing to compare.
+    """
     fitted = fit_policy(new, raw, targets, classes, split)
 
     def effect(policy: Policy) -> Effect:
@@ -46,7 +49,7 @@ def try_policy(
         return Effect(
             temperature=policy.temperature,
             ece=calibration(raw, probabilities, targets, policy.temperature).ece_after,
-            rates=decision_rates(policy, probabilities, targets, classes),
+            rates=decision_rates(policy, probabilities, targets, classes, fitted.costs),
         )
 
     return Tried(policy=fitted, num_images=len(raw), present=effect(present), new=effect(fitted))

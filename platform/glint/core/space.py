@@ -16,6 +16,12 @@ from glint.core.errors import GlintError
 from glint.core.recipe import MisfitError, Recipe, with_fields
 
 KINDS = ("choice", "uniform", "loguniform", "integers")
+MESSAGES = {
+    "extra_forbidden": f"must be a list of values, or one of {', '.join(KINDS)}",
+    "too_short": "must have at least one value",
+    "model_type": f"must be a list of values, or one of {', '.join(KINDS)}",
+}
+"""In place of pydantic's."""
 MOST_COMBINATIONS = 10_000
 """Looked at, at most, for one that makes a value fit; half a second."""
 
@@ -114,5 +120,5 @@ def _values(key: str, value: Any) -> Values:
         return Values.model_validate({"choice": value} if isinstance(value, list) else value)
     except ValidationError as error:
         first = error.errors()[0]
-        reason = str(first.get("ctx", {}).get("error") or first["msg"])
+        reason = str(first.get("ctx", {}).get("error") or MESSAGES.get(first["type"]) or first["msg"])
         raise GlintError(f"space.{key}: {reason}, got {value!r}") from None

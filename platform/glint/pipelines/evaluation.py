@@ -24,6 +24,8 @@ from glint.core.slices import Slices, slices
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+NOBODY, NO_IMAGE = "no other model was named", "no image could be scored by both models"
+"""Why there is no comparison."""
 MAX_LABEL_ERRORS = 200
 """Suspected labels that report.json lists; it counts the others."""
 
@@ -157,7 +159,7 @@ def assess(
         num_label_errors=len(suspects),
         label_errors=tuple(suspects[:MAX_LABEL_ERRORS]),
         comparison=compared,
-        not_compared=None if compared else not_compared or "no other model was named",
+        not_compared=None if compared else not_compared or (NOBODY if against is None else NO_IMAGE),
     )
 
 

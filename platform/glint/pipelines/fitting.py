@@ -56,6 +56,30 @@ class Workers:
 ONE_WORKER = Workers()
 
 
+@dataclass(frozen=True)
+class Room:
+    """How much of Ray there is for the workers of one of `runs` trainings at a time."""
+
+    runs: int = 1
+    held_cpus: float = 0.0
+    """by whatever else there is, such as a server, while they train"""
+
+    @property
+    def num_workers(self) -> int:
+        """How many each may have on the CPUs that Ray has now."""
+        return max(0, int((_num_cpus() - READING_CPUS - self.held_cpus) / WORKER_CPUS / self.runs))
+
+    def fitted(self, workers: Workers) -> Workers:
+        """The workers, of MIN:MAX no more than there is room for: Ray Train itself would fill all CPUs with them."""
+        return replace(workers, most=min(workers.most, max(workers.least, self.num_workers)))
+
+
+def open_room(runs: int = 1, run_cpus: float = 0.0) -> Room:
+    """The room that there is now, before any of so many runs has begun, each of which takes `run_cpus` itself."""
+    held = _num_cpus() - float(ray.available_resources().get("CPU", 0))
+    return Room(runs, held + runs * run_cpus)
+
+
 def parse_workers(text: str, use_gpu: bool) -> Workers:
     """--workers N or MIN:MAX; raises GlintError for anything else."""
     least, colon, most = text.partition(":")
@@ -72,10 +96,11 @@ def fit(
     directory: Path,
     plan: TrainingPlan,
     workers: Workers,
+    room: Room,
     progress: Progress,
     callbacks: Sequence[ray.train.UserCallback] = (),
 ) -> ray.train.Result:
-    """Train in `directory` from its last checkpoint on.
+    """Train in `directory` from its last checkpoint on, with as many of the workers as there is room for.
 
     When workers die it goes on from the last checkpoint, up to MAX_FAILURES times; where a GPU's memory does not
     suffice, in smaller parts. Ray Train would try again whatever the reason, a mistake in the recipe included.
@@ -83,7 +108,7 @@ def fit(
     deaths = 0
     while True:
         try:
-            return _trainer(directory, plan, workers, callbacks).fit()
+            return _trainer(directory, plan, room.fitted(workers), callbacks).fit()
         except ray.train.TrainingFailedError as error:
             causes = _causes(error)
             died = [_is_death(cause) for cause in causes]
@@ -103,17 +128,19 @@ def fit(
             progress.say(f"a training worker died ({deaths} of at most {MAX_FAILURES}); going on from the last epoch")
 
 
-def check_workers(workers: Workers, recipe: Recipe, runs: int = 1) -> None:
+def check_workers(workers: Workers, recipe: Recipe, runs: int = 1, run_cpus: float = 0.0) -> None:
     """Raise GlintError for what Ray would wait for without end, or for a batch in which some worker has no part.
 
-    `runs` of them train at a time.
+    Of `runs` that train at a time, each of which takes `run_cpus` itself.
     """
-    gpus = ray.cluster_resources().get("GPU", 0)
-    if workers.use_gpu and gpus < runs * workers.least:
-        raise GlintError(f"--gpu with --workers {workers} needs as many GPUs; this Ray has {gpus:.0f}")
-    if (most := num_placeable(runs)) < workers.least:
-        allowed = f"allow {most}, with {READING_CPUS} left for reading images; GLINT_NUM_CPUS gives it more"
-        raise GlintError(f"--workers {workers} is too many for this Ray, whose {_num_cpus():.0f} CPUs {allowed}")
+    asked = f"--concurrent {runs} with --workers {workers}" if runs > 1 else f"--workers {workers}"
+    gpus, needed = ray.cluster_resources().get("GPU", 0), runs * workers.least
+    if workers.use_gpu and gpus < needed:
+        raise GlintError(f"--gpu with {asked} needs {needed} GPUs; this Ray has {gpus:.0f}")
+    if (most := Room(runs, runs * run_cpus).num_workers) < workers.least:
+        each = "workers each" if runs > 1 else "workers"
+        allowed = f"allow {most} {each}, with {READING_CPUS} left for reading images; GLINT_NUM_CPUS gives it more"
+        raise GlintError(f"{asked} is too many for this Ray, whose {_num_cpus():.0f} CPUs {allowed}")
     batch_size, parts = recipe.optimisation.batch_size, recipe.optimisation.accumulate
     mixed = recipe.augmentation.num_mixed
     needed = workers.most * max(parts, mixed)
@@ -123,16 +150,6 @@ def check_workers(workers: Workers, recipe: Recipe, runs: int = 1) -> None:
         raise GlintError(
             f"recipe.optimisation.batch_size {batch_size} must be at least {needed} for --workers {workers}{each}"
         )
-
-
-def num_placeable(runs: int = 1) -> int:
-    """How many workers each of so many runs at a time may have on the CPUs that Ray has now."""
-    return max(0, int((_num_cpus() - READING_CPUS) / WORKER_CPUS / runs))
-
-
-def placeable(workers: Workers, runs: int = 1) -> Workers:
-    """The same, and no more than leave room for what feeds them: Ray Train itself would fill all CPUs with workers."""
-    return replace(workers, most=min(workers.most, max(workers.least, num_placeable(runs))))
 
 
 def _num_cpus() -> float:

@@ -63,7 +63,11 @@ def cached_features(learner: Learner, view: int) -> np.ndarray[Any, Any]:
         good = learner.note_errors(batch)
         with learner.autocast():
             features = network.forward_head(network.forward_features(learner.pixels(batch)), pre_logits=True)
-        found.append(np.where(good[:, None], features.float().cpu().numpy(), np.nan).astype(np.float16))
+        with np.errstate(over="ignore"):
+            halves = features.float().cpu().numpy().astype(np.float16)
+        if not np.isfinite(halves[good]).all():
+            raise GlintError(f"recipe.strategy must be full: features of {plan.recipe.backbone} are beyond float16")
+        found.append(np.where(good[:, None], halves, np.float16(np.nan)))
         if learner.rank == 0:
             done = view * plan.train.num_rows + sum(map(len, found)) * learner.world
             plan.board.step.remote(-1, done, float("nan"))

@@ -126,13 +126,15 @@ def _try_out(challenger: Candidate, champion: Candidate | None, trial: Trial, pr
     """The rules that look at the model itself, in this process."""
     ours, theirs = challenger.open_predictor(), champion.open_predictor() if champion else None
     figures = _selftest(challenger, ours, trial.limits)
-    rows = labelled_table(trial.manifest, trial.split, (), challenger.multi_label).slice(0, 10 * NUM_PICTURES)
-    files = trial.images.read_many(rows["uri"].to_pylist(), rows["etag"].to_pylist())
+    rows = labelled_table(trial.manifest, trial.split, (), challenger.multi_label).select(["uri", "etag"])
+    files = (
+        data
+        for part in rows.to_batches(max_chunksize=NUM_PICTURES)
+        for data in trial.images.read_many(part["uri"].to_pylist(), part["etag"].to_pylist())
+    )
     pictures = list(islice((data for data in files if not isinstance(data, ImageError)), NUM_PICTURES))
     if not pictures:
-        raise GlintError(
-            f"none of the first {len(rows)} images of {trial.split} can be read, so there is nothing to time"
-        )
+        raise GlintError(f"no image of {trial.split} can be read any more, so there is nothing to time")
     predictors = [ours, theirs] if theirs else [ours]
     for _ in range(NUM_TIMINGS):  # other work on this machine may slow either of them
         took_ms = time_single_images(predictors, pictures, progress)

@@ -25,7 +25,7 @@ from torch import nn
 from glint.core.intervals import within_one_standard_error
 from glint.core.recipe import Recipe
 from glint.pipelines.growing import image_size, resized
-from glint.pipelines.loading import Batch, ImageCache, Load, training_stream
+from glint.pipelines.loading import Batch, ImageCache, Load, sample_seeds, training_stream
 from glint.pipelines.share import Share
 from glint.pipelines.targets import balanced_weights, target_array
 from glint.vision.backbone import build_model, native_bf16
@@ -149,7 +149,7 @@ class Learner:
         pixels = resized(self.pixels(batch), size)
         augmentation = self.plan.recipe.augmentation
         if augmentation.erase:
-            pixels = erase(pixels, augmentation.erase, self._seeds(batch))
+            pixels = erase(pixels, augmentation.erase, sample_seeds(batch, self.plan.recipe.seed, "erase "))
         if self.mixing:
             pixels, targets, good = self.mixing(pixels, targets, good)
         total = self._backward(pixels, targets, good)
@@ -260,10 +260,6 @@ class Learner:
             return None
         weights = balanced_weights(target_array(self.plan.train), len(self.plan.classes))
         return torch.from_numpy(weights).to(self.device)
-
-    def _seeds(self, batch: Batch) -> Iterator[int]:
-        for epoch, uri in zip(batch["epoch"], batch["uri"], strict=True):
-            yield sample_seed(self.plan.recipe.seed, int(epoch), f"erase {uri}")
 
     def _no_sync(self, skip: bool) -> contextlib.AbstractContextManager[Any]:
         """Leave gradients as they are until the last part of a step."""

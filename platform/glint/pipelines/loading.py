@@ -92,9 +92,12 @@ class RowSource(Datasource):
 
 
 def _block(table_ref: Any, share: Share, cache: ImageCache | None, epoch: int, start: int) -> Iterator[Any]:
-    rows = _order(table_ref, share, epoch)[start : start + TASK_ROWS]
-    block = ray.get(table_ref).take(rows)
+    table, part = ray.get(table_ref), slice(start, start + TASK_ROWS)
+    rows = _order(table_ref, share, epoch)[part]
+    block = table.take(rows)
     block = block.append_column("epoch", pa.array([epoch] * len(block), pa.int32()))
+    if share.balanced:
+        block = block.append_column("repeat", pa.array(share.repeats(epoch, table["target"].to_numpy())[part]))
     yield block if cache is None else BlockAccessor.batch_to_block({**_columns(block), **cache.take(rows)})
 
 
@@ -165,7 +168,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Augment:
-    """Vary each image by the recipe, seeded by run, epoch and image: the same on every machine."""
+    """Vary each image by the recipe, seeded by `sample_seeds`: the same on every machine."""
 
     augmentation: Augmentation
     seed: int
@@ -176,12 +179,17 @@ class Augment:
         os.setpriority(os.PRIO_PROCESS, 0, FEEDER_NICENESS)
         settings = self.augmentation.by_image
         varied = [
-            augment(image, seed=sample_seed(self.seed, int(epoch), uri), **settings)
-            for image, epoch, uri in zip(
-                torch.from_numpy(batch["image"].copy()), batch["epoch"], batch["uri"], strict=True
-            )
+            augment(image, seed=seed, **settings)
+            for image, seed in zip(torch.from_numpy(batch["image"].copy()), sample_seeds(batch, self.seed), strict=True)
         ]
         return {**batch, "image": torch.stack(varied).numpy()}
+
+
+def sample_seeds(batch: Batch, seed: int, what: str = "") -> Iterator[int]:
+    """A seed for each image of a batch, of its epoch, and of how often the image has come before in that epoch."""
+    repeats = batch.get("repeat", np.zeros(len(batch["uri"]), np.int64))
+    for epoch, uri, repeat in zip(batch["epoch"], batch["uri"], repeats, strict=True):
+        yield sample_seed(seed, int(epoch), f"{what}{uri}{f' again {repeat}' if repeat else ''}")
 
 
 def stream_of(source: Datasource, num_tasks: int) -> Dataset:

@@ -6,7 +6,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 import torch
-from timm.optim import list_optimizers
+from timm.optim import create_optimizer_v2, list_optimizers
 from torch import nn
 
 from glint.core.classes import class_index
@@ -27,7 +27,7 @@ def check_run(run: TrainingRun) -> None:
     """Raise GlintError for a run that cannot be."""
     recipe = run.recipe
     check_backbone(recipe.backbone)
-    check_optimizer(recipe.optimisation.optimizer)
+    check_optimizer(recipe.optimisation.optimizer, run.workers.use_gpu)
     check_normalisation(recipe)
     check_name("--name", run.id)
     if not run.manifest.classes:
@@ -38,14 +38,27 @@ def check_run(run: TrainingRun) -> None:
         labelled_table(run.manifest, split, multi_label=run.multi_label)
 
 
-def check_optimizer(name: str) -> None:
-    """Raise GlintError, naming the closest ones, unless timm has an optimizer of that name."""
+def check_optimizer(name: str, use_gpu: bool = False) -> None:
+    """Raise GlintError unless timm has an optimizer of that name, which without a GPU is seen to make a step."""
     known = [str(one) for one in list_optimizers()]
     if name.removeprefix("lookahead_") in known:
+        if not use_gpu:
+            _try_step(name)
         return
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {', '.join(close)}?" if close else "such as adamw, sgd, lamb or lion"
     raise GlintError(f"recipe.optimisation.optimizer {name!r} is not one of timm's; {hint}")
+
+
+def _try_step(name: str) -> None:
+    network = nn.Linear(2, 2)
+    try:  # some need what is not installed, a GPU, or a second derivative
+        optimizer = create_optimizer_v2(network, opt=name, lr=1e-3)
+        network(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"does not run here: {first_line(error)}; such as adamw, sgd, lamb or lion do"
+        raise GlintError(f"recipe.optimisation.optimizer {name!r} {reason}") from None
 
 
 def check_normalisation(recipe: Recipe) -> None:

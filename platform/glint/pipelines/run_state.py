@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -49,7 +50,17 @@ def check_identity(directory: Path, identity: Mapping[str, str]) -> None:
 def write_identity(directory: Path, identity: Mapping[str, str]) -> None:
     """Write down what the run in a directory is."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / RUN).write_text(json.dumps(dict(identity), indent=2) + "\n", encoding="utf-8")
+    write_whole(directory / RUN, json.dumps(dict(identity), indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that a reader finds as it was before or as it is then, whatever happens in between."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def last_epoch(directory: Path) -> int | None:

@@ -48,14 +48,30 @@ class Share:
         """The row numbers of this rank in that epoch, int64; `targets` (N,), class indices, are for `balanced`."""
         if self.seed is None:
             return np.arange(self.num_rows)[self.rank :: self.world_size]
+        return self._mine(self._drawn(epoch, targets))
+
+    def repeats(self, epoch: int, targets: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """For each of these rows, how often it has come before in that epoch, on any rank; int64."""
+        drawn = self._drawn(epoch, targets)
+        by_row = np.argsort(drawn, kind="stable")
+        _, firsts, counts = np.unique(drawn[by_row], return_index=True, return_counts=True)
+        before = np.empty_like(drawn)
+        before[by_row] = np.arange(len(drawn)) - np.repeat(firsts, counts)
+        return self._mine(before)
+
+    def _drawn(self, epoch: int, targets: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
+        """The rows of all ranks, one global batch after the other."""
+        assert self.seed is not None
         generator = np.random.default_rng((self.seed, epoch))
         if self.balanced:
             assert targets is not None
             order = _balanced(targets, generator)
         else:
             order = generator.permutation(self.num_rows)
-        batches = np.resize(order, self.steps * self.batch_size).reshape(self.steps, self.batch_size)
-        return batches[:, self._slice].ravel()
+        return np.resize(order, self.steps * self.batch_size)
+
+    def _mine(self, drawn: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return drawn.reshape(self.steps, self.batch_size)[:, self._slice].ravel()
 
     @property
     def _slice(self) -> range:

@@ -35,12 +35,12 @@ from glint.core.recipe import Recipe
 from glint.pipelines.board import Seen, Watcher
 from glint.pipelines.checkpoint_bundle import checkpoint_bundle
 from glint.pipelines.engines import add_engines
-from glint.pipelines.fitting import BEST_BY, ONE_WORKER, Workers, check_workers, fit, placeable
+from glint.pipelines.fitting import BEST_BY, ONE_WORKER, Workers, check_workers, fit, open_room
 from glint.pipelines.learner import TrainingPlan
 from glint.pipelines.loading import CACHE_SHARE, Load, cache_images
 from glint.pipelines.loop import KEPT_BY
 from glint.pipelines.run_checks import check_network, check_run
-from glint.pipelines.run_state import alone_in, check_identity, last_epoch, write_identity
+from glint.pipelines.run_state import alone_in, check_identity, last_epoch, write_identity, write_whole
 from glint.pipelines.targets import labelled_table
 from glint.pipelines.weights import exact_weights, resolve_weights, weights_identity
 from glint.vision.backbone import build_and_report
@@ -48,6 +48,8 @@ from glint.vision.decode import Limits
 
 TRAINED = "trained.json"
 """What a finished run came to, in its directory."""
+EXAMPLES_AT_ONCE = 100
+"""Images that are read for one that is readable."""
 MAX_NAMED = 10
 """Bad images that are told by name."""
 BUNDLE_NEEDS = (
@@ -153,16 +155,21 @@ def train(run: TrainingRun, progress: Progress, fresh: bool = False) -> Trained:
     check_run(run)
     check_workers(run.workers, run.recipe)
     with alone_in(run.directory):
+        if not fresh:
+            check_identity(run.directory, run.identity)
+        elif Path(run.weights).absolute().is_relative_to(run.directory):
+            raise GlintError(
+                f"recipe.weights {run.weights} belong to the run that --fresh forgets; take another --name"
+            )
+        started = time.monotonic()
+        plan = make_plan(run, progress)  # first: weights that do not fit shall cost no earlier run, and leave none
         if fresh:
             shutil.rmtree(run.directory, ignore_errors=True)
-        check_identity(run.directory, run.identity)
         write_identity(run.directory, run.identity)
-        started = time.monotonic()
-        plan = make_plan(run, progress)  # first: weights that do not fit shall leave no failed run in MLflow
         with _mlflow_run(run, fresh) as mlflow_run:
             run.registry.log_file(mlflow_run, run.manifest.path, MANIFEST)
             trained = _train(run, plan, mlflow_run, started, progress)
-        (run.directory / TRAINED).write_text(trained.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_whole(run.directory / TRAINED, trained.model_dump_json(indent=2) + "\n")
     return trained
 
 
@@ -187,8 +194,10 @@ def _train(run: TrainingRun, plan: TrainingPlan, mlflow_run: str, started: float
         progress.say(f"going on after {f'epoch {begun} of {plan.epochs}' if begun else 'the frozen phase'}")
     watcher = Watcher(progress, lambda epochs: _log(run, mlflow_run, epochs, progress))
     plan = replace(plan, board=watcher.board)
-    workers = placeable(run.workers)
-    result = watcher.run(lambda: fit(run.directory, plan, workers, progress), "training", plan.num_images)
+    room = open_room()
+    if room.num_workers < run.workers.least:
+        progress.say(f"others hold {room.held_cpus:g} of Ray's CPUs: --workers {run.workers} may have to wait for them")
+    result = watcher.run(lambda: fit(run.directory, plan, run.workers, room, progress), "training", plan.num_images)
     epochs = last_epoch(run.directory) or 0
     if epochs < plan.epochs:
         patience = run.recipe.optimisation.patience
@@ -284,17 +293,17 @@ def _log(run: TrainingRun, mlflow_run: str, finished: list[dict[str, float]], pr
         step = int(metrics["epoch"]) + 1
         run.registry.log_metrics(mlflow_run, {k: v for k, v in metrics.items() if k != "epoch"}, step)
         what = f"epoch {step}/{run.recipe.optimisation.epochs}" if step else "head on frozen features"
-        what += f" on {num:.0f} workers" if (num := metrics["workers"]) > 1 else ""
+        what += f" on {metrics['workers']:.0f} of {run.workers} workers" if run.workers.most > 1 else ""
         progress.say(f"{what}: train loss {metrics['train_loss']:.3f}, val macro-F1 {metrics[BEST_BY]:.4f}")
 
 
 def _example(run: TrainingRun, table: pa.Table) -> bytes:
     """The first readable training image, as the registered model's input example."""
-    columns = table.slice(0, 100).to_pydict()
-    for data in run.images.read_many(columns["uri"], columns["etag"]):
-        if not isinstance(data, ImageError):
-            return bytes(data)
-    raise GlintError(f"none of the first training images of {run.manifest.path} can be read")
+    for part in table.select(["uri", "etag"]).to_batches(max_chunksize=EXAMPLES_AT_ONCE):
+        for data in run.images.read_many(part["uri"].to_pylist(), part["etag"].to_pylist()):
+            if not isinstance(data, ImageError):
+                return bytes(data)
+    raise GlintError(f"none of the training images of {run.manifest.path} can be read any more")
 
 
 def _say_bad_images(seen: Seen, progress: Progress) -> None:

@@ -14,9 +14,9 @@ def note_score(folder: Path, epoch: int, score: float) -> None:
         file.write(json.dumps([epoch, score]) + "\n")
 
 
-def read_scores(folder: Path) -> tuple[float, ...]:
-    """The scores noted in a trial's folder by epoch, each epoch once."""
+def read_scores(folder: Path) -> dict[int, float]:
+    """The scores noted in a trial's folder by epoch, in their order; -1 is the frozen phase."""
     if not (folder / SCORES).exists():
-        return ()
+        return {}
     scores = dict(json.loads(line) for line in (folder / SCORES).read_text(encoding="utf-8").splitlines())
-    return tuple(scores[epoch] for epoch in sorted(scores))
+    return {epoch: scores[epoch] for epoch in sorted(scores)}

@@ -10,21 +10,23 @@ from typing import Any
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from glint.core.errors import GlintError
+from glint.core.space import Space
 from glint.pipelines.tune import Trial, Tuned
 
 PANEL_INCHES = (3.6, 3.0)
 COLUMNS = 3
 
 
-def write_trials(folder: Path, tuned: Tuned) -> None:
+def write_trials(folder: Path, tuned: Tuned, space: Space) -> None:
     """Write best.yaml, trials.csv and trials.svg; raises GlintError naming --out when that cannot be."""
     scored = [trial for trial in tuned.trials if trial.score is not None]
     files = {
         "best.yaml": _recipe(tuned),
         "trials.csv": _table(tuned),
-        "trials.svg": _picture(scored, list(tuned.trials[0].values)),
+        "trials.svg": _picture(scored, space),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,8 +53,9 @@ def _table(tuned: Tuned) -> str:
     return text.getvalue()
 
 
-def _picture(trials: list[Trial], names: list[str]) -> str:
+def _picture(trials: list[Trial], space: Space) -> str:
     """The score of each trial by epoch, and its best by each field; a trial that went further is darker."""
+    names = list(trials[0].values)
     num_panels = 1 + len(names)
     columns = min(COLUMNS, num_panels)
     rows = -(-num_panels // columns)
@@ -60,7 +63,7 @@ def _picture(trials: list[Trial], names: list[str]) -> str:
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     _draw_epochs(panels[0], trials)
     for axes, name in zip(panels[1:], names, strict=False):
-        _draw_field(axes, trials, name)
+        _draw_field(axes, trials, name, logarithmic=space.fields[name].loguniform is not None)
     for axes in panels[num_panels:]:
         axes.set_axis_off()
     file = io.StringIO()
@@ -71,23 +74,27 @@ def _picture(trials: list[Trial], names: list[str]) -> str:
 def _draw_epochs(axes: Axes, trials: list[Trial]) -> None:
     for rank, trial in enumerate(trials):
         axes.plot(
-            range(1, 1 + len(trial.scores)),
-            trial.scores,
+            [*trial.scores],
+            [*trial.scores.values()],
             color="#1f5fa8" if rank == 0 else "#8a8a8a",
             linewidth=2 if rank == 0 else 0.8,
             marker="o" if len(trial.scores) == 1 else None,
             markersize=3,
             zorder=2 if rank == 0 else 1,
         )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="epoch", ylabel="validation macro-F1", title="trials (the best in blue)")
 
 
-def _draw_field(axes: Axes, trials: list[Trial], name: str) -> None:
+def _draw_field(axes: Axes, trials: list[Trial], name: str, logarithmic: bool) -> None:
     values: list[Any] = [trial.values[name] for trial in trials]
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     places = values if numbers else [str(value) for value in values]
     epochs = [trial.epochs for trial in trials]
-    axes.scatter(places, [trial.score or 0.0 for trial in trials], c=epochs, cmap="Blues", edgecolors="#444", vmin=0)
-    if numbers and min(values) > 0 and max(values) / min(values) >= 20:
+    scores = [trial.score or 0.0 for trial in trials]
+    axes.scatter(places, scores, c=epochs, cmap="Blues", edgecolors="#444", vmin=0)
+    axes.scatter(places[:1], scores[:1], s=120, facecolors="none", edgecolors="#1f5fa8", linewidths=2)
+    if logarithmic:
         axes.set_xscale("log")
-    axes.set(xlabel=name, ylabel="best macro-F1")
+    axes.tick_params(axis="x", which="both", labelsize=8, rotation=30)
+    axes.set(xlabel=name, ylabel="best macro-F1", title="darker: more epochs; ringed: the best")

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ from glint.core.progress import Progress, Silent
 from glint.core.recipe import Recipe, with_fields
 from glint.core.space import Space, Values
 from glint.pipelines.board import in_thread, open_board
-from glint.pipelines.fitting import BEST_BY, check_workers, fit, placeable
+from glint.pipelines.fitting import BEST_BY, Room, check_workers, fit, open_room
 from glint.pipelines.loading import CACHE_SHARE
 from glint.pipelines.loop import EPOCHS_DONE
 from glint.pipelines.run_checks import check_optimizer, check_run
-from glint.pipelines.run_state import alone_in, last_epoch
+from glint.pipelines.run_state import alone_in, last_epoch, write_whole
 from glint.pipelines.train import TrainingRun, make_plan
 from glint.pipelines.trial_scores import note_score, read_scores
 from glint.vision.backbone import check_backbone
@@ -39,12 +40,14 @@ TUNED = "tuned.json"
 """What a finished tuning came to, in its directory."""
 _TRIAL_ID = re.compile(r"_([0-9a-f]+_\d{5})_")
 """In the name of a trial's directory, as Ray Tune forms it."""
+TRIAL_CPUS = 0.1
+"""Logical CPUs of a trial, beside those of its workers."""
 STATE_EVERY_S = 2
 """How often Ray Tune writes down the state of the trials: what an interrupted tuning knows of when it goes on."""
 
 
 class Trial(BaseModel):
-    """One trial: the values of its fields, and the best score of its epochs; None where it failed."""
+    """One trial: the values of its fields, and the best score of its epochs; None where it failed, if after some."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,8 +57,8 @@ class Trial(BaseModel):
     seconds: float
     values: dict[str, Any]
     error: str | None = None
-    scores: tuple[float, ...] = ()
-    """By epoch."""
+    scores: dict[int, float] = {}
+    """By epoch, from 1 on; 0 is the frozen phase."""
 
 
 class Tuned(BaseModel):
@@ -84,6 +87,11 @@ class Tuning:
     concurrent: int = 1
 
     @property
+    def at_a_time(self) -> int:
+        """How many trials are trained beside each other."""
+        return min(self.concurrent, self.num_trials)
+
+    @property
     def id(self) -> str:
         """From the training run's id, the space and the number of trials."""
         identity = hashlib.sha256(f"{self.run.id}\0{self.space.digest}\0{self.num_trials}".encode()).hexdigest()[:12]
@@ -109,7 +117,8 @@ def check_tuning(tuning: Tuning) -> None:
     """Raise GlintError for what can be known to be wrong before Ray starts."""
     check_run(tuning.run)
     tuning.space.check(tuning.run.recipe)
-    for key, check in (("backbone", check_backbone), ("optimisation.optimizer", check_optimizer)):
+    try_optimizer = partial(check_optimizer, use_gpu=tuning.run.workers.use_gpu)
+    for key, check in (("backbone", check_backbone), ("optimisation.optimizer", try_optimizer)):
         for name in tuning.space.choices(key):
             check(name)
 
@@ -119,7 +128,7 @@ def run_tuning(tuning: Tuning, progress: Progress, fresh: bool = False) -> Tuned
     if not fresh and (before := finished(tuning, progress)):
         return before
     check_tuning(tuning)
-    check_workers(tuning.run.workers, tuning.run.recipe, tuning.concurrent)
+    check_workers(tuning.run.workers, tuning.run.recipe, tuning.at_a_time, TRIAL_CPUS)
     with alone_in(tuning.directory):
         if fresh:
             shutil.rmtree(tuning.directory, ignore_errors=True)
@@ -129,7 +138,7 @@ def run_tuning(tuning: Tuning, progress: Progress, fresh: bool = False) -> Tuned
         grid = in_thread(_tuner(tuning, teller).fit)
         progress.end()
         tuned = _tuned(tuning, grid)
-        (tuning.directory / TUNED).write_text(tuned.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_whole(tuning.directory / TUNED, tuned.model_dump_json(indent=2) + "\n")
     return tuned
 
 
@@ -185,11 +194,12 @@ class Teller(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """The end of a trial, its own or an early one."""
         self._ended.add(trial.trial_id)
-        score = float(trial.last_result.get(BEST_BY, float("nan")))
+        score = max(read_scores(self._trials / trial.trial_id).values(), default=float("nan"))
         values = ", ".join(f"{key} {_written(value)}" for key, value in trial.config.items())
         done = trial.last_result.get(EPOCHS_DONE, 0)
         ended = f"after {done} of {trial.config.get('optimisation.epochs', self._epochs)} epochs"
-        self._progress.say(f"trial {len(self._ended)}: val macro-F1 {score:.4f} {ended}, with {values}")
+        name = f"trial {len(self._ended)} ({trial.trial_id})"
+        self._progress.say(f"{name}: best val macro-F1 {score:.4f} {ended}, with {values}")
         self._progress.update(len(self._ended), f"best {self._best:.4f}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
@@ -201,8 +211,9 @@ class Teller(tune.Callback):
 def _tuner(tuning: Tuning, teller: Teller) -> tune.Tuner:
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": str(STATE_EVERY_S)}
     # The recipe is made exact here, once: an alias may move while trials begin.
-    trial = tune.with_parameters(_train_trial, tuning=tuning, recipe=tuning.run.exact_recipe)
-    trainable = tune.with_resources(trial, {"CPU": 0.1})
+    room = open_room(tuning.at_a_time, TRIAL_CPUS)
+    trial = tune.with_parameters(_train_trial, tuning=tuning, recipe=tuning.run.exact_recipe, room=room)
+    trainable = tune.with_resources(trial, {"CPU": TRIAL_CPUS})
     callbacks = [teller, JsonLoggerCallback()]
     if is_begun(tuning.state):
         tuner = tune.Tuner.restore(str(tuning.state), trainable=trainable, resume_unfinished=True)
@@ -224,7 +235,7 @@ def _tuner(tuning: Tuning, teller: Teller) -> tune.Tuner:
                 reduction_factor=REDUCTION,
             ),
             search_alg=tune.search.BasicVariantGenerator(
-                max_concurrent=tuning.concurrent, random_state=tuning.run.recipe.seed
+                max_concurrent=tuning.at_a_time, random_state=tuning.run.recipe.seed
             ),
         ),
         run_config=tune.RunConfig(
@@ -233,20 +244,20 @@ def _tuner(tuning: Tuning, teller: Teller) -> tune.Tuner:
     )
 
 
-def _train_trial(config: dict[str, Any], tuning: Tuning, recipe: Recipe) -> None:
+def _train_trial(config: dict[str, Any], tuning: Tuning, recipe: Recipe, room: Room) -> None:
     """One trial of the recipe, as Ray Tune runs it: it continues from its own last checkpoint where there is one.
 
     Trials at a time share the room for decoded images.
     """
     trial = replace(tuning.run, recipe=with_fields(recipe, config))
     check_run(trial)
-    check_workers(trial.workers, trial.recipe, tuning.concurrent)
+    check_workers(trial.workers, trial.recipe, tuning.at_a_time, TRIAL_CPUS)
     board = open_board()
-    plan = replace(make_plan(trial, Silent(), CACHE_SHARE / tuning.concurrent), board=board)
+    plan = replace(make_plan(trial, Silent(), CACHE_SHARE / tuning.at_a_time), board=board)
     place = tuning.trials / str(tune.get_context().get_trial_id())
     place.mkdir(parents=True, exist_ok=True)
     resumed = last_epoch(place) is not None
-    result = fit(place, plan, placeable(trial.workers, tuning.concurrent), Silent(), [TuneReportCallback()])
+    result = fit(place, plan, trial.workers, room, Silent(), [TuneReportCallback()])
     if resumed and result.metrics:
         # The interruption may have come before the report of its last epoch. Reporting it here could block: Ray Tune
         # has room for one report, and makes one of its own when this function returns.
@@ -274,7 +285,7 @@ def _tuned(tuning: Tuning, grid: tune.ResultGrid) -> Tuned:
     )
     if trials[0].score is None:
         raise GlintError(f"every trial failed; the first with: {trials[0].error}")
-    return Tuned(run=tuning.id, trials=tuple(trials), best=with_fields(tuning.run.recipe, trials[0].values))
+    return Tuned(run=tuning.id, trials=tuple(trials), best=with_fields(tuning.run.exact_recipe, trials[0].values))
 
 
 def _trial(tuning: Tuning, result: Any) -> Trial:
@@ -283,12 +294,12 @@ def _trial(tuning: Tuning, result: Any) -> Trial:
     scores = read_scores(tuning.trials / name)
     return Trial(
         trial=name,
-        score=max(scores, default=None),
-        epochs=len(scores),
+        score=None if result.error else max(scores.values(), default=None),
+        epochs=sum(epoch >= 0 for epoch in scores),
         seconds=round(float((result.metrics or {}).get("time_total_s", 0)), 1),
         values=dict(result.config or {}),
         error=_reason(result.error) if result.error else None,
-        scores=scores,
+        scores={epoch + 1: score for epoch, score in scores.items()},
     )
 
 

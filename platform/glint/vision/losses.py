@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torchvision.ops import sigmoid_focal_loss
 
 
 def image_losses(
@@ -33,8 +32,7 @@ def image_losses(
     if class_weights is not None:
         losses = losses * (targets @ class_weights)
     if focal_gamma:
-        given = (logits.softmax(1) * targets).sum(1).clamp(0, 1)
-        losses = losses * (1 - given) ** focal_gamma
+        losses = losses * _power((logits.softmax(1) * (1 - targets)).sum(1), focal_gamma)
     return losses
 
 
@@ -42,9 +40,15 @@ def _binary(
     logits: torch.Tensor, targets: torch.Tensor, smoothing: float, gamma: float, weights: torch.Tensor | None
 ) -> torch.Tensor:
     smooth = targets * (1 - smoothing) + 0.5 * smoothing
-    losses: torch.Tensor = (
-        sigmoid_focal_loss(logits, smooth, alpha=-1, gamma=gamma)
-        if gamma
-        else F.binary_cross_entropy_with_logits(logits, smooth, reduction="none")
-    )
+    losses = F.binary_cross_entropy_with_logits(logits, smooth, reduction="none")
+    if gamma:
+        losses = losses * _power(logits.sigmoid() * (1 - smooth) + (-logits).sigmoid() * smooth, gamma)
     return (losses if weights is None else losses * (1 + (weights - 1) * targets)).mean(1)
+
+
+def _power(wrong: torch.Tensor, gamma: float) -> torch.Tensor:
+    """`wrong` to the power of `gamma`; a power below 1 has an infinite gradient at 0, where nothing is left to learn.
+
+    torchvision's sigmoid_focal_loss takes 1 less a share near 1 instead, which is 0 long before: its gradient is NaN.
+    """
+    return wrong.clamp_min(torch.finfo(torch.float32).tiny ** 0.5) ** gamma

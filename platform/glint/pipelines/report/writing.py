@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from glint.pipelines.report.content import (
 from glint.pipelines.report.curves import MAX_PANELS, MIN_IMAGES, curves, curves_picture, drawable
 from glint.pipelines.report.mistakes import most_confident_mistakes, suspected_pairs, suspects
 from glint.pipelines.report.sureness import MIN_IN_BIN, coverage_picture, reliability_picture
+from glint.pipelines.run_state import write_whole
 from glint.vision.explain import Explainer
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def write_report(
     make_directory(directory)
     page = render(evaluation, scored, images, explainer)
     try:
-        _replace(directory / "report.json", evaluation.model_dump_json(indent=2) + "\n")
-        _replace(directory / "report.html", page)
+        write_whole(directory / "report.json", evaluation.model_dump_json(indent=2) + "\n")
+        write_whole(directory / "report.html", page)
     except OSError as error:
         raise _unwritable(directory, error) from None
 
@@ -93,9 +93,9 @@ def render(evaluation: Evaluation, scored: ScoredSplit, images: Images, explaine
         intervals=evaluation.intervals or ScoreIntervals(),
         resampled=resampled(evaluation),
         rows=class_rows(evaluation, evaluation.intervals.per_class if evaluation.intervals else None),
-        min_groups=MIN_JUDGED_GROUPS,
         max_values=MAX_VALUES,
         min_slice=MIN_SLICE,
+        min_groups=MIN_JUDGED_GROUPS,
         num_left_out=len(scored.left_out),
         left_out=[(file_name(uri), uri, words(reason)) for uri, reason in list(scored.left_out.items())[:MAX_NAMED]],
         **_comparison(evaluation),
@@ -154,15 +154,6 @@ def _template() -> Template:
     )
     environment.filters |= {"percent": percent, "span": span, "points": points, "date": date, "words": words}
     return environment.get_template("report.html.j2")
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _unwritable(directory: Path, error: OSError) -> GlintError:
