@@ -13,6 +13,8 @@ endif
 
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
+# In two processes: what waits for Ray to start leaves a core to the other. The tests of a file share what it sets up.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 UV_INSTALL := $(UV) pip install --python $(BIN)/python --no-deps
 
 # constraints.txt is a list of blocks: `name==version \` at the margin, then indented hashes and comments.
@@ -46,10 +48,10 @@ format: setup ## let ruff put the code in order
 	$(BIN)/ruff format .
 
 test: check ## check, then the fast tests (10 minutes at most)
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 test-slow: setup ## only the tests marked slow: Ray starts of their own, faults, browsers, minutes
-	$(BIN)/pytest -m slow $(PYTEST_ARGS)
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 test-all: test test-slow ## every test (40 minutes at most)
 

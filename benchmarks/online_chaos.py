@@ -82,7 +82,7 @@ def register(directory: Path, settings: Settings) -> None:
     """Make a model in that directory a version in the registry."""
     untrained(directory / "artifacts" / "bundle", NAME, 64)
     registry = open_registry(settings)
-    run = registry.open_run(f"{NAME}-{directory.name}", True, {}, {})
+    run = registry.open_run(f"{NAME}-{directory.name}", None, {}, {})
     client = mlflow.MlflowClient(registry.tracking_uri)
     if NAME not in dict(registry.models()):
         client.create_registered_model(NAME)

@@ -104,7 +104,7 @@ def _head(model: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor) -
 
 def register(registry: Registry, name: str, bundle: Bundle) -> str:
     """Make a bundle in a directory .../artifacts/bundle a version of a registered model, without copying it."""
-    run = registry.open_run(f"{name}-{bundle.directory}", True, {}, {})
+    run = registry.open_run(f"{name}-{bundle.directory}", None, {}, {})
     client = mlflow.MlflowClient(registry.tracking_uri)
     if name not in dict(registry.models()):
         client.create_registered_model(name)

@@ -62,11 +62,13 @@ def test_registry_travels_closed(registry: Registry, trained: Trained) -> None:
 
 def test_an_interrupted_run_is_taken_up_again_and_a_finished_one_is_not(tmp_path: Path) -> None:
     registry = Registry(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
-    first = registry.open_run("night", False, {"lr": 1}, {})
+    first = registry.open_run("night", None, {"lr": 1}, {})
     registry.end_run(first, "KILLED")
-    assert registry.open_run("night", False, {"lr": 1}, {}) == first
-    assert registry.open_run("night", True, {"lr": 1}, {}) != first
+    assert registry.open_run("night", first, {"lr": 1}, {}) == first
+    assert registry.open_run("night", "0" * 32, {"lr": 1}, {}) != first, "that of another server"
+    assert registry.open_run("night", None, {"lr": 1}, {}) != first, "somebody else may train the same"
     registry.end_run(first, "FINISHED")
+    assert registry.open_run("night", first, {"lr": 1}, {}) != first
 
 
 def test_an_alias_that_cannot_be_one_is_refused(registry: Registry, trained: Trained) -> None:

@@ -53,21 +53,28 @@ class Tracking:
         location = (self._home / "mlflow").as_uri() if self._embedded else None
         return str(self._client.create_experiment(EXPERIMENT, artifact_location=location))
 
-    def open_run(self, name: str, fresh: bool, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        """The id of the unfinished MLflow run called `name`, or of a new one with these parameters and tags.
+    def open_run(self, name: str, begun: str | None, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """The MLflow run `begun` where it is still unfinished, or the id of a new one with these parameters and tags.
 
-        Parameters within others are logged as `outer.inner`.
+        By its id: who trains the same elsewhere has a run of the same name. Parameters within others are logged as
+        `outer.inner`.
         """
-        where = f"attributes.run_name = '{name}' and attributes.status != 'FINISHED'"
-        found = [] if fresh else self._client.search_runs([self._experiment], where, max_results=1)
-        if found:
-            run = found[0].info.run_id
-            self._client.update_run(run, status="RUNNING")
-            return str(run)
+        if begun and self._is_unfinished(begun):
+            self._client.update_run(begun, status="RUNNING")
+            return begun
         run = self._client.create_run(self._experiment, run_name=name, tags=dict(tags)).info.run_id
         for key, value in _flat(params).items():
             self._client.log_param(run, key, value)
         return str(run)
+
+    def _is_unfinished(self, run: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            info = self._client.get_run(run).info
+        except MlflowException:  # of another server, or deleted for good
+            return False
+        return bool(info.status != "FINISHED" and info.lifecycle_stage == "active")
 
     def log_metrics(self, run: str, metrics: Mapping[str, float], step: int) -> None:
         """Log metrics of one step (an epoch)."""

@@ -48,6 +48,8 @@ from glint.vision.decode import Limits
 
 TRAINED = "trained.json"
 """What a finished run came to, in its directory."""
+MLFLOW_RUN = "mlflow_run"
+"""The id of its run in MLflow, in its directory."""
 EXAMPLES_AT_ONCE = 100
 """Images that are read for one that is readable."""
 MAX_NAMED = 10
@@ -166,7 +168,7 @@ def train(run: TrainingRun, progress: Progress, fresh: bool = False) -> Trained:
         if fresh:
             shutil.rmtree(run.directory, ignore_errors=True)
         write_identity(run.directory, run.identity)
-        with _mlflow_run(run, fresh) as mlflow_run:
+        with _mlflow_run(run) as mlflow_run:
             run.registry.log_file(mlflow_run, run.manifest.path, MANIFEST)
             trained = _train(run, plan, mlflow_run, started, progress)
         write_whole(run.directory / TRAINED, trained.model_dump_json(indent=2) + "\n")
@@ -272,11 +274,14 @@ def make_plan(run: TrainingRun, progress: Progress, cache_share: float = CACHE_S
 
 
 @contextmanager
-def _mlflow_run(run: TrainingRun, fresh: bool) -> Iterator[str]:
-    """The run in MLflow, ended by how the block ends."""
+def _mlflow_run(run: TrainingRun) -> Iterator[str]:
+    """The run in MLflow that this one began, or a new one; ended by how the block ends."""
     params = run.recipe.model_dump(mode="json")
     tags = {"glint.manifest": run.manifest.digest, "glint.recipe": run.recipe.digest, "glint.run": run.id}
-    mlflow_run = run.registry.open_run(run.id, fresh, params, tags)
+    noted = run.directory / MLFLOW_RUN
+    begun = noted.read_text(encoding="utf-8") if noted.exists() else None
+    mlflow_run = run.registry.open_run(run.id, begun, params, tags)
+    write_whole(noted, mlflow_run)
     try:
         yield mlflow_run
     except KeyboardInterrupt:
