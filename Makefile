@@ -51,7 +51,7 @@ test: check ## check, then the fast tests (10 minutes at most)
 	$(PYTEST) $(PYTEST_ARGS)
 
 test-slow: setup ## only the tests marked slow: Ray starts of their own, faults, browsers, minutes
-	$(PYTEST) -m slow $(PYTEST_ARGS)
+	$(PYTEST) --no-loadscope-reorder -m slow $(PYTEST_ARGS)
 
 test-all: test test-slow ## every test (40 minutes at most)
 

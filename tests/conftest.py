@@ -35,6 +35,7 @@ from tests.colours import colour_bundle, pictures
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 64
+LONGEST = ("test_readme.py", "test_training_modes.py", "test_tune.py", "test_quiet.py")
 
 # A shell leaves its background commands deaf to Ctrl-C, and their children too; the tests of it must not hang on that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -42,6 +43,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine must not fail a property by its pace.
 hypothesis.settings.register_profile("glint", deadline=None)
 hypothesis.settings.load_profile("glint")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that two processes end at about the same time."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def test_interrupted_tuning_goes_on_with_the_trials_that_are_left(manifest: Mani
     ended = again(command, tmp_path / "home")
     assert ended.returncode == 0, ended.stderr
     # Ray Tune notes the end of a trial some moments later: one that has ended just before may be looked at again.
-    told = [line.partition(":")[0] for line in ended.stderr.splitlines() if line.startswith("trial ")]
+    told = [line.partition(" (")[0] for line in ended.stderr.splitlines() if line.startswith("trial ")]
     assert told in (["trial 1", "trial 2"], ["trial 2"])
     tuned = json.loads(ended.stdout)
     assert all(1 <= trial["epochs"] <= 2 and trial["score"] is not None for trial in tuned["trials"])
