@@ -35,7 +35,7 @@ from tests.colours import colour_bundle, pictures
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 64
-LONGEST = ("test_readme.py", "test_training_modes.py", "test_tune.py", "test_quiet.py")
+LONGEST = ("test_readme.py", "test_training_modes.py", "test_tune.py", "test_interruption.py", "test_quiet.py")
 
 # A shell leaves its background commands deaf to Ctrl-C, and their children too; the tests of it must not hang on that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -47,7 +47,7 @@ hypothesis.settings.load_profile("glint")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that two processes end at about the same time."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    items.sort(key=lambda item: (*LONGEST, item.path.name).index(item.path.name))
 
 
 @pytest.fixture(scope="session")
