@@ -117,7 +117,7 @@ def test_every_target_in_help_exists() -> None:
 
 def test_test_all_runs_each_step_once() -> None:
     steps = run("make", "--dry-run", "test", "test-all").stdout
-    assert [steps.count(step) for step in ("/mypy ", "/pytest \n", "/pytest -m slow")] == [1, 1, 1]
+    assert [steps.count(step) for step in ("/mypy ", "--dist loadfile \n", " -m slow")] == [1, 1, 1]
 
 
 def test_wrong_python_gets_one_clear_line(tmp_path: Path) -> None:
