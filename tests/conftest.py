@@ -46,7 +46,7 @@ hypothesis.settings.load_profile("glint")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that two processes end at about the same time."""
+    """The longest first, so that two processes of slow tests end at about the same time."""
     items.sort(key=lambda item: (*LONGEST, item.path.name).index(item.path.name))
 
 

@@ -19,3 +19,10 @@ from glint.core.errors import GlintError
 def test_what_cannot_be_asked_is_one_line(options: Mapping[str, Any], said: str) -> None:
     with pytest.raises(GlintError, match=said):
         batch_calls.submit("boards", "az://images/line-4", options=options).sent  # noqa: B018
+
+
+def test_a_name_is_one_part_of_a_path_whatever_it_has_in_it() -> None:
+    assert batch_calls.delete_job("../endpoints/boards").path == "/jobs/..%2Fendpoints%2Fboards"
+    assert batch_calls.delete_endpoint("boards#old").path == "/endpoints/boards%23old"
+    with pytest.raises(GlintError, match=r"'\.\.' is no name of an endpoint, a deployment or a job"):
+        batch_calls.job("..")

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
@@ -73,30 +74,31 @@ def endpoints() -> Call[list[Endpoint]]:
 
 def endpoint(name: str) -> Call[Endpoint]:
     """One endpoint."""
-    return Call("GET", f"/endpoints/{name}", Endpoint.model_validate_json)
+    return Call("GET", f"/endpoints/{_segment(name)}", Endpoint.model_validate_json)
 
 
 def deploy(endpoint: str, name: str, model: str, options: Mapping[str, Any] | None = None) -> Call[Endpoint]:
     """Add a deployment or replace the one of that name."""
     asked = _asked(Deployment, model=model, options=dict(options or {}))
-    return Call("PUT", f"/endpoints/{endpoint}/deployments/{name}", Endpoint.model_validate_json, asked)
+    path = f"/endpoints/{_segment(endpoint)}/deployments/{_segment(name)}"
+    return Call("PUT", path, Endpoint.model_validate_json, asked)
 
 
 def withdraw(endpoint: str, name: str) -> Call[Endpoint]:
     """Take a deployment away."""
-    path = f"/endpoints/{endpoint}/deployments/{name}"
+    path = f"/endpoints/{_segment(endpoint)}/deployments/{_segment(name)}"
     return Call("DELETE", path, Endpoint.model_validate_json, options=ONCE)
 
 
 def set_default(endpoint: str, deployment: str) -> Call[Endpoint]:
     """Choose the deployment that takes the jobs which name none."""
     asked = _asked(Default, deployment=deployment)
-    return Call("PUT", f"/endpoints/{endpoint}/default", Endpoint.model_validate_json, asked)
+    return Call("PUT", f"/endpoints/{_segment(endpoint)}/default", Endpoint.model_validate_json, asked)
 
 
 def delete_endpoint(name: str) -> Call[None]:
     """Take an endpoint away; its jobs stay."""
-    return Call("DELETE", f"/endpoints/{name}", _nothing, options=ONCE)
+    return Call("DELETE", f"/endpoints/{_segment(name)}", _nothing, options=ONCE)
 
 
 def submit(
@@ -126,7 +128,8 @@ def submit(
         max_attempts=max_attempts,
         webhook=webhook,
     )
-    return Call("POST", f"/endpoints/{endpoint}/jobs", JobAnswer.model_validate_json, request, {"headers": key})
+    path = f"/endpoints/{_segment(endpoint)}/jobs"
+    return Call("POST", path, JobAnswer.model_validate_json, request, {"headers": key})
 
 
 def jobs(endpoint: str | None = None, limit: int = 100) -> Call[list[JobAnswer]]:
@@ -137,49 +140,56 @@ def jobs(endpoint: str | None = None, limit: int = 100) -> Call[list[JobAnswer]]
 
 def job(id: str) -> Call[JobAnswer]:
     """One job."""
-    return Call("GET", f"/jobs/{id}", JobAnswer.model_validate_json)
+    return Call("GET", f"/jobs/{_segment(id)}", JobAnswer.model_validate_json)
 
 
 def progress(id: str) -> Call[JobProgress]:
     """How far a job is."""
-    return Call("GET", f"/jobs/{id}/progress", JobProgress.model_validate_json)
+    return Call("GET", f"/jobs/{_segment(id)}/progress", JobProgress.model_validate_json)
 
 
 def logs(id: str) -> Call[Logs]:
     """What the driver of the latest attempt has printed."""
-    return Call("GET", f"/jobs/{id}/logs", Logs.model_validate_json)
+    return Call("GET", f"/jobs/{_segment(id)}/logs", Logs.model_validate_json)
 
 
 def cancel(id: str) -> Call[JobAnswer]:
     """Stop a job; what was done stays."""
-    return Call("POST", f"/jobs/{id}/cancel", JobAnswer.model_validate_json)
+    return Call("POST", f"/jobs/{_segment(id)}/cancel", JobAnswer.model_validate_json)
 
 
 def retry(id: str, what: What = "missing", options: Mapping[str, Any] | None = None) -> Call[JobAnswer]:
     """Score what is missing, what failed or everything again."""
     asked = _asked(Retry, what=what, options=dict(options or {}))
-    return Call("POST", f"/jobs/{id}/retry", JobAnswer.model_validate_json, asked, ONCE)
+    return Call("POST", f"/jobs/{_segment(id)}/retry", JobAnswer.model_validate_json, asked, ONCE)
 
 
 def delete_job(id: str) -> Call[None]:
     """Take away a job that has ended, with its outcomes."""
-    return Call("DELETE", f"/jobs/{id}", _nothing, options=ONCE)
+    return Call("DELETE", f"/jobs/{_segment(id)}", _nothing, options=ONCE)
 
 
 def errors(id: str) -> Call[Errors]:
     """What went wrong, by reason."""
-    return Call("GET", f"/jobs/{id}/errors", Errors.model_validate_json)
+    return Call("GET", f"/jobs/{_segment(id)}/errors", Errors.model_validate_json)
 
 
 def result_page(id: str, cursor: str | None, where: Mapping[str, Any]) -> Call[ResultPage]:
     """Some outcomes, from a cursor on."""
     params = given({**where, "cursor": cursor, "limit": MAX_PAGE})
-    return Call("GET", f"/jobs/{id}/results", ResultPage.model_validate_json, options={"params": params})
+    return Call("GET", f"/jobs/{_segment(id)}/results", ResultPage.model_validate_json, options={"params": params})
 
 
 def result_file(id: str, format: str, where: Mapping[str, Any]) -> Call[bytes]:
     """All outcomes as a CSV or Parquet file."""
-    return Call("GET", f"/jobs/{id}/results", _whole, options={"params": given({**where, "format": format})})
+    return Call("GET", f"/jobs/{_segment(id)}/results", _whole, options={"params": given({**where, "format": format})})
+
+
+def _segment(name: str) -> str:
+    """A name as one part of a path, whatever it has in it."""
+    if name in ("", ".", ".."):
+        raise GlintError(f"{name!r} is no name of an endpoint, a deployment or a job")
+    return quote(name, safe="")
 
 
 def _asked(kind: type[Asked], **values: Any) -> Asked:

@@ -274,7 +274,10 @@ def test_a_request_is_refused_as_a_whole_and_counted(bundle: Bundle) -> None:
         files = [("image", picture())] * 4
         answers = list(callers.map(lambda _: client.post("/v1/classify", files=files), range(3)))
     assert {answer.status_code for answer in answers} == {200, 503}
-    assert 'glint_images_total{model="boards",outcome="overloaded"}' in client.get("/metrics").text
+    told = client.get("/metrics").text
+    assert 'glint_images_total{model="boards",outcome="overloaded"}' in told
+    answered = 1 + 4 * [answer.status_code for answer in answers].count(200)
+    assert f'glint_image_seconds_count{{model="boards"}} {answered}.0' in told, "what is refused takes no time"
 
 
 def test_our_own_mistake_with_one_image_leaves_the_others_their_answers(

@@ -2,6 +2,7 @@ import asyncio
 import io
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -112,6 +113,21 @@ def test_a_version_that_fails_its_selftest_never_takes_over(
     assert (
         f'glint_model_swaps_total{{model="{name}",result="refused",role="champion"}} 1.0' in models.metrics().decode()
     )
+
+
+def test_a_version_that_cannot_be_opened_is_refused_once(
+    name: str, registry: Registry, settings: Settings, sighted: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = tmp_path / "artifacts" / "bundle"
+    shutil.copytree(sighted.directory, damaged)
+    (damaged / "weights.safetensors").write_bytes((sighted.directory / "weights.safetensors").read_bytes()[:-100])
+    memory = Memory()
+    models = serving(name, settings, memory)
+    registry.promote(name, register(registry, name, Bundle(damaged)), "champion")
+    for _ in range(2):
+        models.follow()
+    assert version(models) == version(serving(name, settings, memory)) == "1"
+    assert caplog.text.count("cannot be opened") == 2, "by either of the two, once"
 
 
 def test_a_new_replica_serves_the_last_good_version_while_the_alias_means_a_refused_one(

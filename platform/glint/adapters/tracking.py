@@ -72,8 +72,10 @@ class Tracking:
 
         try:
             info = self._client.get_run(run).info
-        except MlflowException:  # of another server, or deleted for good
-            return False
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False  # of another server, or deleted for good
         return bool(info.status != "FINISHED" and info.lifecycle_stage == "active")
 
     def log_metrics(self, run: str, metrics: Mapping[str, float], step: int) -> None:

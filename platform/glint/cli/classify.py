@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -79,8 +80,11 @@ def _one(ask: Callable[[str], Classification], file: str) -> Classified:
     """A bad image is that image's result; a wrong key, address or model is everybody's and raised."""
     from glint.client import RefusedError, UnavailableError
 
-    if not file.startswith("az://") and not Path(file).is_file():
-        return Classified(file=file, error="there is no such file")
+    if not file.startswith("az://"):
+        if not Path(file).is_file():
+            return Classified(file=file, error="there is no such file")
+        if not os.access(file, os.R_OK):
+            return Classified(file=file, error="it may not be read")
     try:
         answer = ask(file)
     except RefusedError as error:

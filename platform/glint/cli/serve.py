@@ -113,8 +113,10 @@ def serve(
         wait_for_signal()
         stderr.print("stopping once the requests in flight are answered")
     finally:
-        stop_batch(failed)
-        stop_online(failed)
+        try:
+            stop_batch(failed)
+        finally:
+            stop_online(failed)
 
 
 def _start(

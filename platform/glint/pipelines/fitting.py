@@ -116,7 +116,7 @@ def fit(
             if users:
                 raise users from None
             if any(isinstance(cause, torch.OutOfMemoryError) for cause in causes):
-                plan = _halved(plan, workers)
+                plan = _halved(plan, room.fitted(workers))
                 part = plan.recipe.optimisation.batch_size // plan.accumulate
                 progress.say(
                     f"too little GPU memory: on with {part} images at a time, {plan.accumulate} parts to a step"

@@ -38,14 +38,17 @@ CACHE_SHARE = 0.4
 Batch = dict[str, np.ndarray[Any, Any]]
 
 
-def _order(table_ref: Any, share: Share, epoch: int) -> np.ndarray[Any, Any]:
-    # No cache may hold the reference: Ray ends no idle worker that has one, and each wakes a hundred times a second.
-    return share.rows(epoch, ray.get(table_ref)["target"].to_numpy()) if share.balanced else _rows(share, epoch)
-
-
+# No cache may hold a reference: Ray ends no idle worker that has one, and each wakes a hundred times a second.
 @functools.lru_cache(maxsize=2)
 def _rows(share: Share, epoch: int) -> np.ndarray[Any, Any]:
     return share.rows(epoch)
+
+
+@functools.lru_cache(maxsize=2)
+def _balanced_rows(share: Share, epoch: int, targets: bytes) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The rows, and how often each has come before; `targets` are int64."""
+    classes = np.frombuffer(targets, np.int64)
+    return share.rows(epoch, classes), share.repeats(epoch, classes)
 
 
 class RowSource(Datasource):
@@ -92,12 +95,16 @@ class RowSource(Datasource):
 
 
 def _block(table_ref: Any, share: Share, cache: ImageCache | None, epoch: int, start: int) -> Iterator[Any]:
-    table, part = ray.get(table_ref), slice(start, start + TASK_ROWS)
-    rows = _order(table_ref, share, epoch)[part]
+    table, part, repeats = ray.get(table_ref), slice(start, start + TASK_ROWS), None
+    if share.balanced:
+        targets = table["target"].to_numpy().astype(np.int64).tobytes()
+        rows, repeats = (every[part] for every in _balanced_rows(share, epoch, targets))
+    else:
+        rows = _rows(share, epoch)[part]
     block = table.take(rows)
     block = block.append_column("epoch", pa.array([epoch] * len(block), pa.int32()))
-    if share.balanced:
-        block = block.append_column("repeat", pa.array(share.repeats(epoch, table["target"].to_numpy())[part]))
+    if repeats is not None:
+        block = block.append_column("repeat", pa.array(repeats))
     yield block if cache is None else BlockAccessor.batch_to_block({**_columns(block), **cache.take(rows)})
 
 
@@ -186,7 +193,7 @@ class Augment:
 
 
 def sample_seeds(batch: Batch, seed: int, what: str = "") -> Iterator[int]:
-    """A seed for each image of a batch, of its epoch, and of how often the image has come before in that epoch."""
+    """A seed for each image of a batch, of its epoch, and of how often balanced sampling has drawn it so far."""
     repeats = batch.get("repeat", np.zeros(len(batch["uri"]), np.int64))
     for epoch, uri, repeat in zip(batch["epoch"], batch["uri"], repeats, strict=True):
         yield sample_seed(seed, int(epoch), f"{what}{uri}{f' again {repeat}' if repeat else ''}")

@@ -157,9 +157,10 @@ def train(run: TrainingRun, progress: Progress, fresh: bool = False) -> Trained:
     check_run(run)
     check_workers(run.workers, run.recipe)
     with alone_in(run.directory):
+        identity = run.identity  # while its weights are there
         if not fresh:
-            check_identity(run.directory, run.identity)
-        elif Path(run.weights).absolute().is_relative_to(run.directory):
+            check_identity(run.directory, identity)
+        elif Path(run.weights).resolve().is_relative_to(run.directory.resolve()):
             raise GlintError(
                 f"recipe.weights {run.weights} belong to the run that --fresh forgets; take another --name"
             )
@@ -167,7 +168,7 @@ def train(run: TrainingRun, progress: Progress, fresh: bool = False) -> Trained:
         plan = make_plan(run, progress)  # first: weights that do not fit shall cost no earlier run, and leave none
         if fresh:
             shutil.rmtree(run.directory, ignore_errors=True)
-        write_identity(run.directory, run.identity)
+        write_identity(run.directory, identity)
         with _mlflow_run(run) as mlflow_run:
             run.registry.log_file(mlflow_run, run.manifest.path, MANIFEST)
             trained = _train(run, plan, mlflow_run, started, progress)

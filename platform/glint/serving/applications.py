@@ -6,6 +6,7 @@ So a server that another one has replaced on the same Ray, or that was refused t
 from __future__ import annotations
 
 import re
+import time
 from typing import cast
 from uuid import uuid4
 
@@ -17,6 +18,7 @@ from ray.serve.schema import LoggingConfig
 from glint.core.errors import GlintError
 
 NAMESPACE = b"glint-deployed-by"
+LOOK_EVERY_S = 0.2
 THIS_PROCESS = uuid4().bytes
 MISTAKE = re.compile(r"^glint\.core\.errors\.\w+: (.+)", re.MULTILINE | re.DOTALL)
 """How a mistake of the user's ends the traceback that Serve keeps of a replica which could not start."""
@@ -56,7 +58,9 @@ def withdraw(name: str, failed: bool = False) -> None:
         _note_deployer(name, _replaced[name])
         return
     if name in serve.status().applications:
-        serve.delete(name)
+        serve.delete(name, _blocking=False)  # else it gives up after a minute, however long requests may take
+        while name in serve.status().applications:
+            time.sleep(LOOK_EVERY_S)
     internal_kv._internal_kv_del(name, namespace=NAMESPACE)
 
 

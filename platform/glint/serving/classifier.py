@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import torch
 
 from glint.core.outcome import Prediction
 from glint.serving.admission import Admission
+from glint.vision.engines.engine import num_cores
 from glint.vision.predictor import Predictor
 
 Answer = TypeVar("Answer")
@@ -33,7 +33,7 @@ class Classifier:
 
     def __init__(self, num_threads: int | None = None, max_wait_s: float = MAX_WAIT_S) -> None:
         torch.set_num_threads(1)
-        num_threads = num_threads or os.cpu_count() or 1
+        num_threads = num_threads or num_cores()
         self.admission = Admission(num_threads, max_wait_s)
         self._threads = ThreadPoolExecutor(num_threads, "classify")
         self._began: dict[int, float] = {}

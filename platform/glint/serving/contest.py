@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import threading
 from collections import deque
 from collections.abc import Iterable
 from statistics import median
@@ -44,6 +45,8 @@ class Contest:
         self._sides = {CHAMPION: champion}
         self._took_s: dict[str, deque[float | None]] = {side: deque(maxlen=WINDOW) for side in (CHAMPION, CHALLENGER)}
         self._comparisons: set[asyncio.Task[None]] = set()
+        self._judging = threading.Lock()
+        """held for `_took_s`, which a thread clears when an alias has moved"""
         self._trying = False
         self._refused: str | None = None
 
@@ -78,8 +81,9 @@ class Contest:
 
     def begin(self) -> None:
         """Try the challenger, where there is one, or another version of it, without what is known of those before."""
-        for took_s in self._took_s.values():
-            took_s.clear()
+        with self._judging:
+            for took_s in self._took_s.values():
+                took_s.clear()
         if self.challenger:
             self._trying = True
             self._metrics.trying(self._name, True)
@@ -147,8 +151,10 @@ class Contest:
     def _record(self, side: str, took_s: float | None) -> None:
         """Remember what an image took, None where it failed."""
         self._metrics.contested(self._name, side, took_s)
-        self._took_s[side].append(took_s)
-        if self._trying and (why := self._reason()):
+        with self._judging:
+            self._took_s[side].append(took_s)
+            why = self._reason() if self._trying else None
+        if why:
             self._trying = False
             self._metrics.trying(self._name, False)
             identity = self._sides[CHALLENGER].current.identity

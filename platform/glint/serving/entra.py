@@ -11,6 +11,8 @@ import jwt
 from glint.serving.keys import SCOPES, Key
 
 LEEWAY_S = 60
+KEYS_LAST_S = 24 * 3600
+"""That fetched keys open without the authority, which may be away for a while; Microsoft says to ask once a day."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,13 @@ class EntraSettings:
 
 
 class EntraTokens:
-    """Verifies tokens by the tenant's published keys, which are fetched once and again for a key that is new."""
+    """Verifies tokens by the tenant's published keys, fetched once a day and again for a key that is new."""
 
     def __init__(self, settings: EntraSettings) -> None:
         self._settings = settings
         base = f"{settings.authority.rstrip('/')}/{settings.tenant}"
         self._issuer = f"{base}/v2.0"
-        self._keys = jwt.PyJWKClient(f"{base}/discovery/v2.0/keys", timeout=5)
+        self._keys = jwt.PyJWKClient(f"{base}/discovery/v2.0/keys", timeout=5, lifespan=KEYS_LAST_S)
         self._lock = threading.Lock()
 
     def find(self, token: str) -> Key | None:
@@ -52,7 +54,10 @@ class EntraTokens:
 
     def _claims(self, token: str) -> dict[str, Any]:
         with self._lock:
-            key = self._keys.get_signing_key_from_jwt(token)
+            try:
+                key = self._keys.get_signing_key_from_jwt(token)
+            except (OSError, ValueError) as error:  # it broke off, or what came are no keys but a proxy's page
+                raise jwt.PyJWKClientConnectionError(f"the authority's keys cannot be read: {error}") from None
         return jwt.decode(
             token,
             key.key,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import threading
@@ -21,6 +22,8 @@ class Explanations:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self._explainer: Explainer | None = None
+        self.turn = asyncio.Lock()
+        """to be held by who asks, or those that wait for one another would each keep a thread from other images"""
         self._alone = threading.Lock()
         """held for the network, which is loaded once, and whose features are caught from it by one image at a time"""
 

@@ -66,8 +66,8 @@ class Keys:
                 self._seen = seen
         except FileNotFoundError:
             self._seen, self._by_hash = None, {}
-        except GlintError:
-            pass  # half-edited by hand: `glint keys list` says what is wrong with it
+        except (GlintError, OSError):
+            pass  # not readable, or half-edited by hand: `glint keys list` says what is wrong with it
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:
@@ -76,6 +76,8 @@ def read_keys(path: Path) -> tuple[Key, ...]:
         return KeyFile.model_validate_json(path.read_bytes()).keys
     except FileNotFoundError:
         return ()
+    except OSError as error:
+        raise GlintError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise GlintError(f"{path} is no file of keys: {first['loc']}: {first['msg']}") from None

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import torch
+from safetensors import SafetensorError
+
 from glint.core.errors import GlintError
 from glint.core.outcome import Prediction
 from glint.serving.classifier import Classifier, warm_up
@@ -110,7 +113,12 @@ class LiveModel:
 
 def _load(identity: str, open_predictor: Callable[[], Predictor]) -> Loaded:
     """Open and try a model; raises GlintError when it does not see what training saw."""
-    predictor = open_predictor()
+    try:
+        predictor = open_predictor()
+    except (SafetensorError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise GlintError(f"model {identity} cannot be opened: {str(error).splitlines()[0]}") from error
     result = run_selftest(predictor)
     if result and not result.passed:
         why = result.error or f"probabilities differ by {result.max_difference:.3g}, {result.tolerance:.3g} are allowed"

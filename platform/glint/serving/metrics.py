@@ -67,10 +67,14 @@ class Metrics:
         )
         self._serving: dict[tuple[str, str], tuple[str, str, str, str]] = {}
 
-    def image(self, model: str, outcome: str, seconds: float) -> None:
-        """Count one image: `ok`, the type of its error, `overloaded`, or `error` for a mistake of the server's own."""
+    def image(self, model: str, outcome: str, seconds: float | None = None) -> None:
+        """Count one image: `ok`, the type of its error, `overloaded`, or `error` for a mistake of the server's own.
+
+        What was refused took no `seconds`: among those of answers, load would look like speed.
+        """
         self._images.labels(model, outcome).inc()
-        self._seconds.labels(model).observe(seconds)
+        if seconds is not None:
+            self._seconds.labels(model).observe(seconds)
 
     def serves(self, model: str, role: str, ref: ModelRef) -> None:
         """Say which version is the `champion` or the `challenger` from now on."""

@@ -65,11 +65,10 @@ class Models:
 
     def check_room(self, name: str | None) -> None:
         """Raise ProblemError 503 where an image that came now would wait for too long, and count that."""
-        began = perf_counter()
         try:
             self._classifier.admission.check()
         except ProblemError as problem:
-            self._metrics.image(self._named(name)[0], problem.reason, perf_counter() - began)
+            self._metrics.image(self._named(name)[0], problem.reason)
             raise
 
     async def classify(
@@ -96,7 +95,9 @@ class Models:
         contest = self._contests.get(plain)
         if contest and contest.challenger and contest.challenger.current.predictor.model == model:
             live = contest.challenger
-        return await self._classifier.run(live.current.explanations.explain, data, label)
+        explanations = live.current.explanations
+        async with explanations.turn:
+            return await self._classifier.run(explanations.explain, data, label)
 
     async def _counted(self, name: str | None, data: bytes, top_k: int | None, key: bytes | None) -> Answered:
         plain, live = self._named(name)

@@ -18,6 +18,7 @@ from typing import Any
 import ray
 from ray import serve
 from ray.exceptions import RayError
+from ray.serve._private.client import ServeControllerClient
 from ray.serve.config import BackpressureConfig, HTTPOptions
 from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
@@ -149,18 +150,24 @@ def start_proxy(host: str, port: int, logs: Path | None, request_timeout_s: floa
     """
     if not serve.status().proxies:
         port = free_port(host, port)
+    elif port == 0:
+        port = _client().http_config.port
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     logs_dir = str(logs.absolute()) if logs else None
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False, logs_dir=logs_dir)
     http_options = HTTPOptions(host=host, port=port, request_timeout_s=request_timeout_s)
     serve.start(http_options=http_options, logging_config=quiet)
-    client = _get_global_client()
-    assert client is not None, "Serve has just been started"
-    _check_same(http_options, client.http_config)
+    _check_same(http_options, _client().http_config)
     if _status(host, port, "/-/healthz") is None:
         where = "Serve runs on this Ray at another address; name that one"
         raise GlintError(f"nothing answers at --host {host} --port {port}: {where}")
     return port, quiet
+
+
+def _client() -> ServeControllerClient:
+    client = _get_global_client()
+    assert client is not None, "Serve runs"
+    return client
 
 
 def _check_same(asked: HTTPOptions, running: HTTPOptions) -> None:
@@ -197,7 +204,7 @@ def scaling(serving: Serving) -> dict[str, Any]:
     if isinstance(serving.num_replicas, int):
         return {"num_replicas": serving.num_replicas}
     least, most = serving.num_replicas
-    target = TARGET_LOAD * (serving.num_threads or os.cpu_count() or 1)
+    target = TARGET_LOAD * (serving.num_threads or len(os.sched_getaffinity(0)))
     return {"autoscaling_config": {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": target}}
 
 
