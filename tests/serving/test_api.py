@@ -2,6 +2,7 @@ import asyncio
 import base64
 import gzip
 import io
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -288,6 +289,27 @@ def test_our_own_mistake_with_one_image_leaves_the_others_their_answers(
     assert (good["error"], failed["error"]["type"]) == (None, "internal_error")
     assert "secret" not in failed["error"]["message"]
     assert "a secret of the inside" in caplog.text
+
+
+def test_explanations_that_wait_for_one_another_count_and_leave_the_threads_to_others() -> None:
+    classifier, began = Classifier(2), threading.Event()
+
+    async def explain() -> tuple[int, float]:
+        turn, over = asyncio.Lock(), threading.Event()
+
+        def explanation() -> None:
+            began.set()
+            over.wait(30)
+
+        waiting = [asyncio.create_task(classifier.run(explanation, turn=turn)) for _ in range(4)]
+        await asyncio.to_thread(began.wait, 30)
+        pending = classifier.admission.pending
+        found = await asyncio.wait_for(classifier.run(lambda: 1.0), 30)
+        over.set()
+        await asyncio.gather(*waiting)
+        return pending, found
+
+    assert asyncio.run(explain()) == (4, 1.0)
 
 
 def test_explanations_count_as_work_and_load_their_network_once(

@@ -199,7 +199,7 @@ def test_explanations_are_of_the_model_that_answered(
     models = contest(sighted, blind, canary=1)
     asked: list[Callable[..., Any]] = []
 
-    async def remember(work: Callable[..., Any], *_: Any) -> None:
+    async def remember(work: Callable[..., Any], *_: Any, **__: Any) -> None:
         asked.append(work)
 
     monkeypatch.setattr(models._classifier, "run", remember)

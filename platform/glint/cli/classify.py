@@ -81,10 +81,10 @@ def _one(ask: Callable[[str], Classification], file: str) -> Classified:
     from glint.client import RefusedError, UnavailableError
 
     if not file.startswith("az://"):
-        if not Path(file).is_file():
+        if not os.access(file, os.F_OK):
             return Classified(file=file, error="there is no such file")
-        if not os.access(file, os.R_OK):
-            return Classified(file=file, error="it may not be read")
+        if not (os.access(file, os.R_OK) and Path(file).is_file()):
+            return Classified(file=file, error="it is no file that may be read")
     try:
         answer = ask(file)
     except RefusedError as error:

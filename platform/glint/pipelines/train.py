@@ -160,7 +160,7 @@ def train(run: TrainingRun, progress: Progress, fresh: bool = False) -> Trained:
         identity = run.identity  # while its weights are there
         if not fresh:
             check_identity(run.directory, identity)
-        elif Path(run.weights).resolve().is_relative_to(run.directory.resolve()):
+        elif Path(run.weights).exists() and Path(run.weights).resolve().is_relative_to(run.directory.resolve()):
             raise GlintError(
                 f"recipe.weights {run.weights} belong to the run that --fresh forgets; take another --name"
             )

@@ -59,9 +59,10 @@ def withdraw(name: str, failed: bool = False) -> None:
         return
     if name in serve.status().applications:
         serve.delete(name, _blocking=False)  # else it gives up after a minute, however long requests may take
-        while name in serve.status().applications:
+        while name in serve.status().applications and _deployer(name) == THIS_PROCESS:
             time.sleep(LOOK_EVERY_S)
-    internal_kv._internal_kv_del(name, namespace=NAMESPACE)
+    if _deployer(name) == THIS_PROCESS:  # else another has deployed it meanwhile
+        internal_kv._internal_kv_del(name, namespace=NAMESPACE)
 
 
 def _why_none_started(name: str, error: RuntimeError) -> Exception:

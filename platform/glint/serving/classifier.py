@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -47,15 +47,16 @@ class Classifier:
         with self.admission.admitted():
             return await loop.run_in_executor(self._threads, self._classify, predictor, data, top_k, perf_counter())
 
-    async def run(self, work: Callable[..., Answer], *arguments: Any) -> Answer:
-        """Any other work on an image, which counts as an image does."""
+    async def run(self, work: Callable[..., Answer], *arguments: Any, turn: asyncio.Lock | None = None) -> Answer:
+        """Any other work on an image, which counts as an image does, also while it waits for its `turn`."""
 
         def worked() -> Answer:
             with self._working():
                 return work(*arguments)
 
         with self.admission.admitted():
-            return await asyncio.get_running_loop().run_in_executor(self._threads, worked)
+            async with turn or nullcontext():
+                return await asyncio.get_running_loop().run_in_executor(self._threads, worked)
 
     def check(self) -> None:
         """Raise RuntimeError when a thread has worked on one image for longer than any image takes."""

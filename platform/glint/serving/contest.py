@@ -46,7 +46,7 @@ class Contest:
         self._took_s: dict[str, deque[float | None]] = {side: deque(maxlen=WINDOW) for side in (CHAMPION, CHALLENGER)}
         self._comparisons: set[asyncio.Task[None]] = set()
         self._judging = threading.Lock()
-        """held for `_took_s`, which a thread clears when an alias has moved"""
+        """held for `_took_s` and `_trying`, which a thread begins anew when an alias has moved"""
         self._trying = False
         self._refused: str | None = None
 
@@ -84,8 +84,8 @@ class Contest:
         with self._judging:
             for took_s in self._took_s.values():
                 took_s.clear()
+            self._trying = self.challenger is not None
         if self.challenger:
-            self._trying = True
             self._metrics.trying(self._name, True)
 
     async def answer(self, data: bytes, top_k: int | None, key: bytes | None) -> Answered:
@@ -154,8 +154,8 @@ class Contest:
         with self._judging:
             self._took_s[side].append(took_s)
             why = self._reason() if self._trying else None
+            self._trying = self._trying and not why
         if why:
-            self._trying = False
             self._metrics.trying(self._name, False)
             identity = self._sides[CHALLENGER].current.identity
             LOG.error("%s: back to the champion alone, until the challenger is not %s: %s", self._name, identity, why)

@@ -23,7 +23,7 @@ class Explanations:
         self._predictor = predictor
         self._explainer: Explainer | None = None
         self.turn = asyncio.Lock()
-        """to be held by who asks, or those that wait for one another would each keep a thread from other images"""
+        """to be held by who asks, or those that wait for one another would keep threads from other images"""
         self._alone = threading.Lock()
         """held for the network, which is loaded once, and whose features are caught from it by one image at a time"""
 

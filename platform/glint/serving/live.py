@@ -118,7 +118,7 @@ def _load(identity: str, open_predictor: Callable[[], Predictor]) -> Loaded:
     except (SafetensorError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        raise GlintError(f"model {identity} cannot be opened: {str(error).splitlines()[0]}") from error
+        raise GlintError(f"model {identity} cannot be opened: {' '.join(str(error).split())[:300]}") from error
     result = run_selftest(predictor)
     if result and not result.passed:
         why = result.error or f"probabilities differ by {result.max_difference:.3g}, {result.tolerance:.3g} are allowed"

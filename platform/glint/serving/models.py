@@ -96,8 +96,7 @@ class Models:
         if contest and contest.challenger and contest.challenger.current.predictor.model == model:
             live = contest.challenger
         explanations = live.current.explanations
-        async with explanations.turn:
-            return await self._classifier.run(explanations.explain, data, label)
+        return await self._classifier.run(explanations.explain, data, label, turn=explanations.turn)
 
     async def _counted(self, name: str | None, data: bytes, top_k: int | None, key: bytes | None) -> Answered:
         plain, live = self._named(name)
