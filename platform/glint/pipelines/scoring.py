@@ -6,7 +6,6 @@ Nothing but manifest rows goes in and nothing but results comes out: pixels neve
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -20,6 +19,7 @@ import torch
 
 from glint.adapters.images import Images
 from glint.core.errors import GlintError, ImageError
+from glint.vision.engines.engine import num_cores
 from glint.vision.predictor import Predictor, Preparer
 
 ENGINE_ERROR = "engine_error"
@@ -253,11 +253,6 @@ def _engine_error(said: str) -> ImageError:
 
 def _line(error: Exception) -> str:
     return str(error).partition("\n")[0][:500]
-
-
-def num_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0))
 
 
 def _guarded(work: Callable[[_Image], None], image: _Image) -> None:

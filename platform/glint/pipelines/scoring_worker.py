@@ -24,7 +24,8 @@ from glint.pipelines.batch_run import CHUNKS_AT_ONCE, BatchRun
 from glint.pipelines.chunk_answers import Decoded, Written
 from glint.pipelines.chunk_writer import ChunkWriter
 from glint.pipelines.in_flight import InFlight, opened
-from glint.pipelines.scoring import Decoder, Notes, Scored, Scorer, num_cores
+from glint.pipelines.scoring import Decoder, Notes, Scored, Scorer
+from glint.vision.engines.engine import num_cores
 
 
 def work(run: BatchRun, apart: bool, connection: Connection, in_flight: list[InFlight]) -> None:

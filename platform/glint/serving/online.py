@@ -203,8 +203,10 @@ def scaling(serving: Serving) -> dict[str, Any]:
     """What Serve is told of the number of replicas: it, or its bounds and how many images at work are for one."""
     if isinstance(serving.num_replicas, int):
         return {"num_replicas": serving.num_replicas}
+    from glint.vision.engines.engine import num_cores  # with torch, which the batch API's replica does without
+
     least, most = serving.num_replicas
-    target = TARGET_LOAD * (serving.num_threads or len(os.sched_getaffinity(0)))
+    target = TARGET_LOAD * (serving.num_threads or num_cores())
     return {"autoscaling_config": {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": target}}
 
 
