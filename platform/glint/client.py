@@ -5,7 +5,8 @@ with glint.Client("http://127.0.0.1:8000") as client:
 
 Connections are kept and used again. Whatever a server may answer otherwise a moment later is tried again, with pauses
 that grow, differ by chance, and are no shorter than the Retry-After in seconds that the server asks for. An image that
-the server broke off at may be the end of it: it is sent once more at most. One that takes too long is not sent again.
+the server broke off at may be the end of it: it is sent once more at most. One that takes too long, by the server's
+clock or by this program's, is not sent again.
 """
 
 from __future__ import annotations
@@ -271,7 +272,7 @@ def _broken_off(outcome: Outcome) -> bool:
     """Whether the server may have begun, and did not end."""
     if isinstance(outcome, httpx.Response):
         return outcome.status_code in BROKEN_OFF
-    return not isinstance(outcome, (*UNCONNECTED, *MISUSED))
+    return not isinstance(outcome, (*UNCONNECTED, *MISUSED, httpx.ReadTimeout))
 
 
 def _asked_s(outcome: Outcome) -> int:
@@ -282,7 +283,8 @@ def _asked_s(outcome: Outcome) -> int:
 
 def _successful(outcome: Outcome) -> httpx.Response:
     if not isinstance(outcome, httpx.Response):
-        raise UnavailableError(f"nothing answers: {str(outcome) or type(outcome).__name__}") from outcome
+        kind = "no answer in time" if isinstance(outcome, httpx.ReadTimeout) else "nothing answers"
+        raise UnavailableError(f"{kind}: {str(outcome) or type(outcome).__name__}") from outcome
     if outcome.is_success:
         return outcome
     status, request_id = outcome.status_code, outcome.headers.get("x-request-id")

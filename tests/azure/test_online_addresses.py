@@ -38,7 +38,7 @@ def client(azurite: Azurite, bundle: Bundle) -> TestClient:
     predictor = Predictor(bundle, "boards")
     models = Models([Source("boards", lambda: Found("1", lambda: predictor))], Classifier(2, 60), Metrics())
     images = Images(azurite.account, azurite.endpoint, credentials)
-    return TestClient(create_app(models, BodyLimits(), AllowedUris(images, ["az://online/line-4"])))
+    return TestClient(create_app(models, BodyLimits(), AllowedUris(images, ["az://online/line-4"]).open))
 
 
 def test_blobs_below_an_allowed_prefix_are_classified_and_others_refused_by_reason(client: TestClient) -> None:

@@ -29,4 +29,4 @@ def api(predictor: Predictor) -> FastAPI:
     models = Models(
         [Source("boards", lambda: Found("3", lambda: predictor))], Classifier(num_threads=2, max_wait_s=60), Metrics()
     )
-    return create_app(models, BodyLimits(MAX_BYTES), AllowedUris(Images(), ["az://allowed/line"]))
+    return create_app(models, BodyLimits(MAX_BYTES), AllowedUris(Images(), ["az://allowed/line"]).open)

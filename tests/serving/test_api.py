@@ -4,8 +4,10 @@ import gzip
 import io
 import threading
 import time
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,10 @@ from glint.serving.api import create_app
 from glint.serving.bodies import BodyLimits
 from glint.serving.classifier import Classifier
 from glint.serving.explanations import Explanations
+from glint.serving.held import Held
 from glint.serving.metrics import Metrics
 from glint.serving.models import Models
+from glint.serving.problems import ProblemError
 from glint.serving.sources import Found, Source
 from glint.serving.uris import AllowedUris
 from glint.vision.bundle import Bundle
@@ -228,7 +232,7 @@ def test_our_own_mistake_tells_nothing_of_the_inside(predictor: Predictor) -> No
             raise ZeroDivisionError("a secret of the inside")
 
     models = Broken([Source("boards", lambda: Found("3", lambda: predictor))], Classifier(1), Metrics())
-    app = create_app(models, BodyLimits(), AllowedUris(Images(), ()))
+    app = create_app(models, BodyLimits(), AllowedUris(Images(), ()).open)
     client = TestClient(app, raise_server_exceptions=False)
     response = client.post("/v1/classify", content=picture(), headers={"x-request-id": "abc"})
     assert "abc" in assert_problem(response, 500, "internal_error")
@@ -256,7 +260,7 @@ class Fragile(Predictor):
 def asked_of(predictor: Predictor, max_wait_s: float = 60) -> TestClient:
     source = Source("boards", lambda: Found("3", lambda: predictor))
     models = Models([source], Classifier(1, max_wait_s), Metrics())
-    return TestClient(create_app(models, BodyLimits(), AllowedUris(Images(), ())), raise_server_exceptions=False)
+    return TestClient(create_app(models, BodyLimits(), AllowedUris(Images(), ()).open), raise_server_exceptions=False)
 
 
 def test_an_idle_server_refuses_no_image_for_the_others_of_its_request(bundle: Bundle) -> None:
@@ -289,6 +293,60 @@ def test_our_own_mistake_with_one_image_leaves_the_others_their_answers(
     assert (good["error"], failed["error"]["type"]) == (None, "internal_error")
     assert "secret" not in failed["error"]["message"]
     assert "a secret of the inside" in caplog.text
+
+
+def test_json_of_many_parts_is_refused_before_it_fills_the_memory(bundle: Bundle) -> None:
+    body = b'{"images": [' + b",".join([b"{}"] * 1_000_000) + b"]}"
+    client = asked_of(Predictor(bundle))
+    for path, key in (("/v1/classify", b"images"), ("/v2/models/boards/infer", b"inputs")):
+        tracemalloc.start()
+        response = client.post(path, content=body.replace(b"images", key), headers={"content-type": "application/json"})
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (response.status_code, response.json()["reason"]) == (422, "invalid_body")
+        assert "2,000,001 commas and brackets" in response.json()["detail"]
+        assert peak_bytes < 10 * len(body)
+
+
+def test_a_request_that_is_refused_reads_no_more_addresses(predictor: Predictor) -> None:
+    read: list[str] = []
+
+    @asynccontextmanager
+    async def open_uri(uri: str) -> AsyncIterator[bytes]:
+        if uri != "az://0":
+            await asyncio.sleep(0)
+            raise ProblemError(503, "overloaded", "the images of other requests fill the memory")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            read.append(uri)
+        yield b""
+
+    models = Models([Source("boards", lambda: Found("3", lambda: predictor))], Classifier(1), Metrics())
+    client = TestClient(create_app(models, BodyLimits(), open_uri))
+    answer = client.post("/v1/classify", json={"images": [{"uri": f"az://{number}"} for number in range(3)]})
+    assert_problem(answer, 503, "overloaded")
+    assert read == ["az://0"], "it waits no more"
+
+
+def test_blobs_that_requests_hold_are_bounded_and_given_back() -> None:
+    class Blobs(Images):
+        def read(self, uri: str, etag: str | None = None) -> bytes:
+            return bytes(600)
+
+    async def ask() -> None:
+        uris = AllowedUris(Blobs(), ["az://boards"], held := Held(1000))
+        async with uris.open("az://boards/a.jpg") as data:
+            assert (len(data), held.num_bytes) == (600, 600)
+            with pytest.raises(ProblemError) as refused:
+                async with uris.open("az://boards/b.jpg"):
+                    pass
+            assert (refused.value.status, refused.value.reason) == (503, "overloaded")
+        async with uris.open("az://boards/b.jpg"):
+            assert held.num_bytes == 600
+        assert held.num_bytes == 0
+
+    asyncio.run(ask())
 
 
 def test_explanations_that_wait_for_one_another_count_and_leave_the_threads_to_others() -> None:

@@ -22,6 +22,7 @@ from starlette.routing import Route
 from glint.core.errors import GlintError
 from glint.serving.entra import EntraSettings
 from glint.serving.guard import Access, Bucket, Guard
+from glint.serving.held import Held
 from glint.serving.keys import add_key, read_keys, remove_key
 from glint.serving.problems import ProblemError
 
@@ -66,10 +67,11 @@ def test_without_a_known_key_nothing_opens(keys: Path, headers: dict[str, str]) 
 
 
 def test_bodies_that_would_fill_the_memory_are_refused_until_there_is_room(api: FastAPI) -> None:
-    asyncio.run(assert_filled_up_and_emptied(Guard(api, Access(), "classify", max_held_bytes=1500)))
+    held = Held(1500)
+    asyncio.run(assert_filled_up_and_emptied(Guard(api, Access(), "classify", held=held), held))
 
 
-async def assert_filled_up_and_emptied(guard: Guard) -> None:
+async def assert_filled_up_and_emptied(guard: Guard, held: Held) -> None:
     rest = asyncio.Event()
 
     async def slowly() -> AsyncIterator[bytes]:
@@ -79,7 +81,7 @@ async def assert_filled_up_and_emptied(guard: Guard) -> None:
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://glint") as client:
         first = asyncio.create_task(client.post("/v1/classify", content=slowly()))
-        while guard._held < 900:
+        while held.num_bytes < 900:
             await asyncio.sleep(0)
         second = await client.post("/v1/classify", content=b"x" * 700)
         assert (second.status_code, second.json()["reason"]) == (503, "overloaded")
@@ -88,7 +90,7 @@ async def assert_filled_up_and_emptied(guard: Guard) -> None:
         rest.set()
         assert (await first).json()["reason"] == "not_an_image"
         assert (await client.post("/v1/classify", content=b"x" * 700)).json()["reason"] == "not_an_image"
-    assert guard._held == 0
+    assert held.num_bytes == 0
 
 
 def test_the_root_and_probes_are_open(keys: Path) -> None:

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any, Protocol, TypeVar
 
 from glint.core.outcome import ModelRef, Prediction
+
+Answer = TypeVar("Answer")
+
+
+async def together(asked: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:
+    """What each gives, in order; where one raises, nobody waits for the others any more, and they end."""
+    tasks = [asyncio.ensure_future(one) for one in asked]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 class Answering(Protocol):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from glint import __version__
 from glint.core.errors import ImageError
 from glint.core.outcome import DEFAULT_TOP_K, OutcomeError
-from glint.serving.answering import Answering
+from glint.serving.answering import Answering, together
 from glint.serving.answers import Classification, Classifications, Result, Served, classification
 from glint.serving.bodies import REQUEST_BODY, BodyLimits, ImageInput, ImagesInput, Sent, read_images
 from glint.serving.metrics import MEDIA_TYPE
@@ -48,8 +48,8 @@ CLASSIFY_PROBLEMS = problem_responses(
         503: "Too many requests wait already; try again after Retry-After seconds",
     }
 )
-ReadUri = Callable[[str], bytes]
-"""The bytes at an az:// address that may be read; raises ImageError, and ProblemError 403 where it may not."""
+OpenUri = Callable[[str], AbstractAsyncContextManager[bytes]]
+"""The bytes at an az:// address while they are needed; raises ImageError, and ProblemError where it may not be read."""
 
 
 class Welcome(BaseModel):
@@ -84,7 +84,7 @@ class Options:
     """what a canary treats alike"""
 
 
-def create_app(models: Answering, limits: BodyLimits, read_uri: ReadUri) -> FastAPI:
+def create_app(models: Answering, limits: BodyLimits, open_uri: OpenUri) -> FastAPI:
     """The API around `models`.
 
     Its pages of documentation would load scripts from the internet, so there are none: /openapi.json has it all.
@@ -144,9 +144,9 @@ def create_app(models: Answering, limits: BodyLimits, read_uri: ReadUri) -> Fast
         timings_ms = {"body": 1000 * (perf_counter() - began)}
         if several:
             enter = functools.cache(lambda: models.check_room(model))  # for the first that is there, and so for all
-            asked = [_result(models, one, read_uri, options, enter) for one in sent]
-            return Classifications(results=tuple(await asyncio.gather(*asked)))
-        answer = await _answer(models, sent[0], read_uri, options, lambda: models.check_room(model), timings_ms)
+            asked = [_result(models, one, open_uri, options, enter) for one in sent]
+            return Classifications(results=tuple(await together(asked)))
+        answer = await _answer(models, sent[0], open_uri, options, lambda: models.check_room(model), timings_ms)
         response.headers["Server-Timing"] = _server_timing(timings_ms)
         return answer
 
@@ -156,28 +156,27 @@ def create_app(models: Answering, limits: BodyLimits, read_uri: ReadUri) -> Fast
 async def _answer(
     models: Answering,
     sent: Sent,
-    read_uri: ReadUri,
+    open_uri: OpenUri,
     options: Options,
     enter: Callable[[], None],
     timings_ms: dict[str, float],
 ) -> Classification:
     """The answer for one image, unless `enter` refuses it once it is there; adds the milliseconds of its stages."""
-    data = sent.data if sent.data is not None else await asyncio.to_thread(read_uri, sent.uri or "")
-    enter()
-    prediction, ref, stages_ms = await models.classify(options.model, data, options.top_k, options.key)
-    timings_ms |= stages_ms
-    label = prediction.top_k[0].label
-    return classification(
-        prediction, ref, await models.explain(options.model, ref, data, label) if options.explain else None
-    )
+    async with nullcontext(sent.data) if sent.data is not None else open_uri(sent.uri or "") as data:
+        enter()
+        prediction, ref, stages_ms = await models.classify(options.model, data, options.top_k, options.key)
+        timings_ms |= stages_ms
+        label = prediction.top_k[0].label
+        shown = await models.explain(options.model, ref, data, label) if options.explain else None
+        return classification(prediction, ref, shown)
 
 
 async def _result(
-    models: Answering, sent: Sent, read_uri: ReadUri, options: Options, enter: Callable[[], None]
+    models: Answering, sent: Sent, open_uri: OpenUri, options: Options, enter: Callable[[], None]
 ) -> Result:
     """The answer for one image of several, or what is wrong with it."""
     try:
-        answer = await _answer(models, sent, read_uri, options, enter, {})
+        answer = await _answer(models, sent, open_uri, options, enter, {})
         return Result(name=sent.name, classification=answer, error=None)
     except ImageError as error:
         wrong = OutcomeError(type=error.type, message=str(error))

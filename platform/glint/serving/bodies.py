@@ -20,6 +20,8 @@ RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded"
 """Content types that say nothing of the body. The last is what `curl --data-binary` sends unless told otherwise."""
 FORM, JSON = "multipart/form-data", "application/json"
 MAX_IMAGES = 32
+MAX_JSON_PARTS = 10_000
+"""Commas and brackets in JSON: what is wanted has some hundreds, and each may become an object of a hundred bytes."""
 LARGE_BODY = 1_000_000
 """Bytes of a body from which on others' requests would notice that it is parsed."""
 Parsed = TypeVar("Parsed")
@@ -159,6 +161,7 @@ async def _files(request: Request, body: bytes) -> tuple[list[Sent], bool]:
 
 
 def _from_json(body: bytes) -> tuple[list[Sent], bool]:
+    check_json(body)
     try:
         given = _ANYTHING.validate_json(body)
         several = ImagesInput.model_validate(given) if isinstance(given, dict) and "images" in given else None
@@ -169,6 +172,14 @@ def _from_json(body: bytes) -> tuple[list[Sent], bool]:
         return [_sent(given, f"images.{at}") for at, given in enumerate(several.images)], True
     assert one is not None
     return [_sent(one, "body")], False
+
+
+def check_json(body: bytes) -> None:
+    """Raise ProblemError for JSON that would take far more memory than its own; to be asked before it is parsed."""
+    parts = sum(body.count(separator) for separator in (b",", b"[", b"{"))
+    if parts > MAX_JSON_PARTS:
+        said = f"the JSON has {parts:,} commas and brackets, {MAX_JSON_PARTS:,} are allowed"
+        raise ProblemError(422, "invalid_body", f"body: {said}")
 
 
 def invalid_json(error: ValidationError) -> ProblemError:

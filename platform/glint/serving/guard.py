@@ -19,12 +19,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glint.serving.batch_answers import PREFIX as PREFIX_OF_BATCH
 from glint.serving.entra import EntraSettings, EntraTokens
+from glint.serving.held import Held
 from glint.serving.keys import PREFIX, Key, Keys
 from glint.serving.problems import ProblemError, problem_response
 
 OPEN_PATHS = frozenset({"/", "/openapi.json", f"{PREFIX_OF_BATCH}/openapi.json", "/v2/health/live", "/v2/health/ready"})
 """What tells nothing of the models, for probes and for those who find the door."""
-LONGEST_PATH = 200
+LONGEST_PATH = LONGEST_ID = 200
+"""Letters of them in the access log."""
 ACCESS = logging.getLogger("glint.access")
 
 
@@ -42,7 +44,7 @@ class Guard:
     """Lets requests through to `app` that bear a key of `scope`; the rest is answered 401, 403 or 429.
 
     `scopes` are those of paths that need another one; `num_replicas` tells how many share the rate of a key. A request
-    whose body would make it more than `max_held_bytes` of bodies at a time is answered 503; None = no bound.
+    whose body is more than `held` takes is answered 503.
     """
 
     def __init__(
@@ -52,10 +54,9 @@ class Guard:
         scope: str,
         scopes: Mapping[str, str] | None = None,
         num_replicas: Callable[[], int] = lambda: 1,
-        max_held_bytes: int | None = None,
+        held: Held | None = None,
     ) -> None:
-        self._app, self._num_replicas = app, num_replicas
-        self._held, self._max_held_bytes = 0, max_held_bytes
+        self._app, self._num_replicas, self._held = app, num_replicas, held or Held()
         self._scope, self._scopes = scope, scopes or {}
         self._keys = Keys(access.keys) if access.keys else None
         self._entra = EntraTokens(access.entra) if access.entra else None
@@ -73,11 +74,8 @@ class Guard:
         async def receiving() -> Message:
             nonlocal brought
             message = await receive()
-            size = len(message.get("body", b""))
-            brought, self._held = brought + size, self._held + size
-            if self._max_held_bytes is not None and self._held > self._max_held_bytes:
-                said = "the images of other requests fill the memory; try again after 1 s"
-                raise ProblemError(503, "overloaded", said, {"Retry-After": "1"})
+            self._held.take(size := len(message.get("body", b"")))
+            brought += size
             return message
 
         async def sending(message: Message) -> None:
@@ -96,7 +94,7 @@ class Guard:
                 return
             await self._app(scope, receiving, sending)
         finally:
-            self._held -= brought
+            self._held.give_back(brought)
             _log(scope, caller, status, 1000 * (perf_counter() - began))
 
     def _admit(self, key: Key, path: str) -> None:
@@ -178,7 +176,7 @@ def _log(scope: Scope, caller: str | None, status: int, duration_ms: float) -> N
         return
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "request_id": Headers(scope=scope).get("x-request-id"),
+        "request_id": Headers(scope=scope).get("x-request-id", "")[:LONGEST_ID] or None,
         "client": scope["client"][0] if scope.get("client") else None,
         "caller": caller,
         "method": scope["method"],

@@ -30,12 +30,14 @@ from glint.serving.api import create_app
 from glint.serving.applications import deploy, withdraw
 from glint.serving.bodies import BodyLimits
 from glint.serving.guard import Access, Guard
+from glint.serving.held import Held
 from glint.serving.loopback import keep_to_loopback
 from glint.serving.metrics import SHARED
 from glint.serving.replica_log import log_beside_serve
 from glint.serving.sources import Source
 from glint.serving.uris import AllowedUris
 
+LOG = logging.getLogger("glint.serving")
 APPLICATION, DEPLOYMENT = "online", "classifier"
 READY_TIMEOUT_S = 30
 MALLOC = {
@@ -101,8 +103,9 @@ class Replica:
     def __serve_build_asgi_app__(self) -> Guard:
         """What Serve mounts at the application's route, once this object stands."""
         serving = self._serving
-        app = create_app(self._models, serving.limits, AllowedUris(serving.images, serving.uri_prefixes))
-        held = BODIES_HELD * serving.limits.max_bytes
+        held = Held(BODIES_HELD * serving.limits.max_bytes)
+        uris = AllowedUris(serving.images, serving.uri_prefixes, held)
+        app = create_app(self._models, serving.limits, uris.open)
         return Guard(app, serving.access, "classify", {"/metrics": "metrics"}, lambda: self._num_replicas, held)
 
     def check_health(self) -> None:
@@ -115,9 +118,12 @@ class Replica:
 
     def _follow(self) -> None:
         while not self._stopped.wait(self._serving.follow_s):
-            self._models.follow()
-            if isinstance(self._serving.num_replicas, tuple):
-                self._num_replicas = _running_replicas() or self._num_replicas
+            try:
+                self._models.follow()
+                if isinstance(self._serving.num_replicas, tuple):
+                    self._num_replicas = _running_replicas() or self._num_replicas
+            except Exception:  # the thread's edge: whatever it was, the next look is due
+                LOG.exception("looking whether aliases have moved went wrong")
 
 
 def start_online(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from glint.serving.bodies import MAX_IMAGES, from_base64, invalid_json
+from glint.serving.bodies import MAX_IMAGES, check_json, from_base64, invalid_json
 from glint.serving.problems import ProblemError
 
 HEADER = "Inference-Header-Content-Length"
@@ -74,6 +74,7 @@ def read_request(body: bytes, header: str | None) -> tuple[InferRequest, list[by
     if header is not None and not (header.isdecimal() and len(header) < 20 and int(header) <= len(body)):
         raise ProblemError(400, "bad_header", f"{HEADER} must be the length of the JSON, got {header[:20]!r}")
     size = len(body) if header is None else int(header)
+    check_json(body[:size])
     try:
         asked = InferRequest.model_validate_json(body[:size])
     except ValidationError as error:

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from glint.core.errors import GlintError
+from glint.serving.held import Held
 from glint.serving.problems import ProblemError
 
 if TYPE_CHECKING:
     from glint.adapters.images import Images
 
+READERS = 16
+"""Blobs that a replica reads at a time, on threads of their own: an account that hangs holds up nothing else."""
+
 
 class AllowedUris:
-    """Reads blobs below `prefixes`, each az://CONTAINER or az://CONTAINER/PREFIX."""
+    """Reads blobs below `prefixes`, each az://CONTAINER or az://CONTAINER/PREFIX, as far as `held` takes them."""
 
-    def __init__(self, images: Images, prefixes: Sequence[str]) -> None:
+    def __init__(self, images: Images, prefixes: Sequence[str], held: Held | None = None) -> None:
         self._images, self._prefixes = images, tuple(prefix.rstrip("/") + "/" for prefix in prefixes)
+        self._held = held or Held()
+        self._threads = ThreadPoolExecutor(READERS, "read-uri")
 
-    def __call__(self, uri: str) -> bytes:
-        """The blob's bytes; raises ProblemError 403 for an address not on the list, ImageError as reading does."""
+    @asynccontextmanager
+    async def open(self, uri: str) -> AsyncIterator[bytes]:
+        """The blob's bytes, for as long as they are needed.
+
+        Raises ProblemError 403 for an address not on the list and 503 where too many are held, ImageError as reading
+        does.
+        """
         if not (uri.startswith(self._prefixes) and _is_plain(uri)):
             raise ProblemError(403, "uri_not_allowed", f"{uri[:200]!r} is below no prefix that this server may read")
-        return self._images.read(uri)
+        data = await asyncio.get_running_loop().run_in_executor(self._threads, self._images.read, uri)
+        self._held.take(len(data))
+        try:
+            yield data
+        finally:
+            self._held.give_back(len(data))
 
 
 def check_prefixes(prefixes: Sequence[str], account: str | None) -> None:

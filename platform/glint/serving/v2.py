@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Path, Request, Response
 
 from glint import __version__
-from glint.serving.answering import Answering
+from glint.serving.answering import Answering, together
 from glint.serving.bodies import BodyLimits, parsed, read_body
 from glint.serving.problems import ProblemError, problem_responses
 from glint.serving.protocol import (
@@ -106,7 +105,7 @@ def protocol_v2(models: Answering, limits: BodyLimits) -> APIRouter:
         models.check_room(asked_for)
         asked, images = await parsed(read_request, await read_body(request, limits), request.headers.get(HEADER))
         models.check_room(asked_for)
-        answers = await asyncio.gather(*(models.probabilities(asked_for, image, images[0]) for image in images))
+        answers = await together(models.probabilities(asked_for, image, images[0]) for image in images)
         tensors: dict[str, Values] = {
             "probabilities": np.array([shares for _, _, shares in answers], dtype=np.float32),
             "label": [prediction.label or "" for prediction, _, _ in answers],

@@ -1,0 +1,24 @@
+"""How many bytes requests hold in memory at a time."""
+
+from __future__ import annotations
+
+from glint.serving.problems import ProblemError
+
+
+class Held:
+    """Bytes that are held; beyond `max_bytes`, None = no bound, no more are taken. Used by one event loop."""
+
+    def __init__(self, max_bytes: int | None = None) -> None:
+        self._max_bytes = max_bytes
+        self.num_bytes = 0
+
+    def take(self, size: int) -> None:
+        """Hold so many more; raises ProblemError 503, holding nothing of them, where they are too many."""
+        if self._max_bytes is not None and self.num_bytes + size > self._max_bytes:
+            said = "the images of other requests fill the memory; try again after 1 s"
+            raise ProblemError(503, "overloaded", said, {"Retry-After": "1"})
+        self.num_bytes += size
+
+    def give_back(self, size: int) -> None:
+        """Hold so many less."""
+        self.num_bytes -= size
