@@ -1,5 +1,6 @@
 import asyncio
 import io
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +11,10 @@ from PIL import Image
 
 from glint.core.errors import ImageError
 from glint.core.outcome import ModelRef
+from glint.serving.admission import Admission
 from glint.serving.classifier import Classifier
 from glint.serving.contest import FEWEST
+from glint.serving.live import Memory
 from glint.serving.metrics import Metrics
 from glint.serving.models import Models
 from glint.serving.problems import ProblemError
@@ -49,11 +52,23 @@ class Slow(Predictor):
         return super().interpret(*arguments)
 
 
+class Hanging(Predictor):
+    """Its engine does not come back before it is told to."""
+
+    over = threading.Event()
+
+    def interpret(self, *arguments: Any) -> Any:
+        self.over.wait(10)
+        return super().interpret(*arguments)
+
+
 def contest(
     sighted: Bundle,
     other: Bundle,
     kind: type[Predictor] = Predictor,
     champion_kind: type[Predictor] = Predictor,
+    num_threads: int = 1,
+    memory: Memory | None = None,
     **terms: float,
 ) -> Models:
     """Version 1 tells red as version 2, the challenger, may not."""
@@ -62,7 +77,7 @@ def contest(
     champion = Source(
         "colours", lambda: Found("1", lambda: champion_kind(sighted, "colours", "1")), "champion", challenge
     )
-    return Models([champion], Classifier(num_threads=1, max_wait_s=60), Metrics())
+    return Models([champion], Classifier(num_threads, max_wait_s=60), Metrics(), memory)
 
 
 def ask(models: Models, images: list[bytes], name: str | None = None, key: bytes | None = None) -> list[ModelRef]:
@@ -164,6 +179,40 @@ def test_a_champion_that_answers_nobody_is_still_timed(sighted: Bundle, monkeypa
     assert compared == 3
     assert answered[0] == "2"
     assert answered[-1] == "1", "back to the champion, which the three were enough for"
+
+
+def test_a_challenger_that_answers_all_is_judged_where_no_thread_is_ever_idle(
+    sighted: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glint.serving.contest.FEWEST", 3)
+    monkeypatch.setattr(Admission, "idle", False)
+    models = contest(sighted, sighted, canary=1, max_slowdown=1e-6)
+    answered = versions(ask(models, pictures(200)))
+    assert (answered[0], answered[-1]) == ("2", "1")
+    assert counted(models, 'glint_contest_compared_total{model="colours",result="same"}') == 3, (
+        "and no more than it takes"
+    )
+
+
+def test_a_challenger_that_hangs_is_tried_neither_here_nor_by_replicas_to_come(
+    sighted: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("glint.serving.contest.HANGS_AFTER_S", 0.2)
+    memory: dict[str, Found] = {}
+    models = contest(sighted, sighted, Hanging, num_threads=2, memory=memory, canary=1)
+    models._classifier.admission.max_wait_s = 0.0
+    Hanging.over.clear()
+    try:
+        assert versions(ask(models, pictures(3))) == ["1", "1", "1"], "the champion answers"
+    finally:
+        Hanging.over.set()
+    assert counted(models, 'glint_contest_returns_total{model="colours"}') == 1
+    assert "until the challenger is not 2: an image has taken more than 0.2 s" in caplog.text
+    another = contest(sighted, sighted, Hanging, memory=memory, canary=1)
+    assert another.names == ("colours", "colours@champion", "colours/1")
+    assert "without the challenger 2: it hung on an image" in caplog.text
+    memory["colours hung"] = Found("0", memory["colours hung"].open)
+    assert "colours/2" in contest(sighted, sighted, memory=memory, canary=1).names, "another version is tried"
 
 
 def test_an_image_that_nobody_can_decode_is_no_error_of_the_challenger(sighted: Bundle) -> None:

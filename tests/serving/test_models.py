@@ -102,17 +102,19 @@ def test_a_version_that_fails_its_selftest_never_takes_over(
 ) -> None:
     models = serving(name, settings)
 
-    def refuse(identity: str, open_predictor: object) -> None:
-        raise GlintError(f"model {identity} fails its self-test: probabilities differ")
+    def refuse(found: Found) -> None:
+        raise GlintError(f"model {found.identity} fails its self-test: probabilities differ")
 
     monkeypatch.setattr("glint.serving.live._load", refuse)
     registry.promote(name, "2", "champion")
     models.follow()
     models.follow()
     assert version(models) == "1"
-    assert (
-        f'glint_model_swaps_total{{model="{name}",result="refused",role="champion"}} 1.0' in models.metrics().decode()
-    )
+    refused = f'glint_model_swaps_total{{model="{name}",result="refused",role="champion"}}'
+    assert f"{refused} 1.0" in models.metrics().decode()
+    monkeypatch.setattr("glint.serving.live.RETRY_S", 0)
+    models.follow()
+    assert f"{refused} 2.0" in models.metrics().decode(), "once more after a while: the machine may have been at fault"
 
 
 def test_a_version_that_cannot_be_opened_is_refused_once(
@@ -127,7 +129,7 @@ def test_a_version_that_cannot_be_opened_is_refused_once(
     for _ in range(2):
         models.follow()
     assert version(models) == version(serving(name, settings, memory)) == "1"
-    assert caplog.text.count("cannot be opened") == 2, "by either of the two, once"
+    assert caplog.text.count("cannot be served") == 2, "by either of the two, once"
 
 
 def test_a_new_replica_serves_the_last_good_version_while_the_alias_means_a_refused_one(
@@ -178,17 +180,24 @@ def test_a_refused_challenger_leaves_its_champion_alone_until_it_is_another(
 
 
 def test_a_registry_that_is_away_changes_nothing(
-    name: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    name: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     models = serving(name, settings)
 
     def away(*_: object) -> None:
         raise ConnectionError("no route")
 
-    monkeypatch.setattr("glint.wiring.online.open_model", away)
-    models.follow()
+    told = f"{name}: the alias of its champion cannot be followed: no route"
+    for times in (1, 2):
+        with monkeypatch.context() as gone:
+            gone.setattr("glint.wiring.online.open_model", away)
+            for _ in range(2):
+                models.follow()
+        models.follow()
+        assert [record.getMessage() for record in caplog.records] == [told] * times, "once each time that it went away"
     assert version(models) == "1"
-    assert f'glint_model_swaps_total{{model="{name}",result="failed",role="champion"}} 1.0' in models.metrics().decode()
+    failed = f'glint_model_swaps_total{{model="{name}",result="failed",role="champion"}} 4.0'
+    assert failed in models.metrics().decode()
 
 
 def test_two_models_of_one_name_are_refused(name: str, settings: Settings) -> None:

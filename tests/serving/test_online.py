@@ -14,7 +14,7 @@ from PIL import Image
 
 from glint.core.errors import GlintError
 from glint.serving.admission import Admission
-from glint.serving.last_served import RaysMemory
+from glint.serving.memory import RaysMemory
 from glint.serving.online import Serving, free_port, resources, scaling, start_online, stop_online
 from glint.serving.problems import ProblemError
 from glint.serving.sources import Found

@@ -8,6 +8,11 @@ class GlintError(ValueError):
     """
 
 
+def one_line(error: Exception) -> str:
+    """What a foreign error says, or its kind where it says nothing, as one line of 300 letters at most."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 class ConflictError(GlintError):
     """Somebody else has changed what was about to be replaced: read it again, then decide."""
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from glint.adapters.images import Images
 from glint.core.bootstrap import Resampling, bootstrap
 from glint.core.duplicates import identical, near_duplicates
-from glint.core.errors import GlintError, ImageError
+from glint.core.errors import GlintError, ImageError, one_line
 from glint.core.finding import Finding
 from glint.core.gate import (
     GateReport,
@@ -153,8 +153,8 @@ def _selftest(challenger: Candidate, served: Predictor, limits: Limits) -> SelfT
     try:
         weights = Predictor(challenger.bundle, limits=limits, engine="torch")
     except (RuntimeError, SafetensorError) as error:  # cut short, or not of this network
-        first = str(error).splitlines()[0]
-        return figures._replace(max_difference=1.0, error=f"weights.safetensors cannot be loaded: {first}")
+        why = f"weights.safetensors cannot be loaded: {one_line(error)}"
+        return figures._replace(max_difference=1.0, error=why)
     other = run_selftest(weights)
     weights.close()
     if other and other.max_difference / other.tolerance > figures.max_difference / figures.tolerance:

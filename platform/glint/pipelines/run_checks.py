@@ -10,14 +10,13 @@ from timm.optim import create_optimizer_v2, list_optimizers
 from torch import nn
 
 from glint.core.classes import class_index
-from glint.core.errors import GlintError
+from glint.core.errors import GlintError, one_line
 from glint.core.names import check_name
 from glint.core.recipe import Recipe
 from glint.pipelines.frozen import linear_head
 from glint.pipelines.growing import SIZE_STEP
 from glint.pipelines.targets import labelled_table
 from glint.vision.backbone import check_backbone, check_hub, hub_normalisation, is_hub
-from glint.vision.weights import first_line
 
 if TYPE_CHECKING:
     from glint.pipelines.train import TrainingRun
@@ -57,7 +56,7 @@ def _try_step(name: str) -> None:
         network(torch.ones(1, 2)).sum().backward()
         optimizer.step()
     except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:
-        reason = f"does not run here: {first_line(error)}; such as adamw, sgd, lamb or lion do"
+        reason = f"does not run here: {one_line(error)}; such as adamw, sgd, lamb or lion do"
         raise GlintError(f"recipe.optimisation.optimizer {name!r} {reason}") from None
 
 
@@ -89,5 +88,5 @@ def check_network(network: nn.Module, recipe: Recipe) -> None:
         except (AssertionError, RuntimeError, ValueError) as error:
             raise GlintError(
                 f"recipe.optimisation.start_size {start}: {recipe.backbone} takes no images of {size} pixels "
-                f"({first_line(error)}); leave start_size out, or choose another backbone"
+                f"({one_line(error)}); leave start_size out, or choose another backbone"
             ) from None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from glint.core.errors import GlintError, ImageError
 from glint.core.outcome import Prediction
-from glint.serving.live import Answered, LiveModel
+from glint.serving.live import Answered, LiveModel, Memory, Refused
 
 if TYPE_CHECKING:
     from glint.serving.classifier import Classifier
@@ -29,6 +29,9 @@ WINDOW = 200
 """Latest images of a side that it is judged by."""
 FEWEST = 50
 """Images of each side before their latencies are compared."""
+HANGS_AFTER_S = 30
+"""Beyond the longest wait for a thread. A replica that has lost a thread for a minute is replaced; the one that takes
+its place is to know why."""
 TIMED = 0.05
 """Share of the images that the champion works on at least, for there to be something to compare with."""
 
@@ -36,19 +39,28 @@ TIMED = 0.05
 class Contest:
     """Asks the challenger for a share of the champion's images, until it fails too often or takes too long.
 
-    Until `open` has loaded the challenger, and while that is refused, the champion is alone.
+    Until `open` has loaded the challenger, and while that is refused, the champion is alone. A challenger that has hung
+    on an image is noted in `memory`, for the replicas to come.
     """
 
-    def __init__(self, champion: LiveModel, challenge: Challenge, classifier: Classifier, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        champion: LiveModel,
+        challenge: Challenge,
+        classifier: Classifier,
+        metrics: Metrics,
+        memory: Memory | None = None,
+    ) -> None:
         self._challenge, self._classifier, self._metrics = challenge, classifier, metrics
         self._name = champion.source.name
+        self._memory, self._hung = memory, f"{self._name} hung"
         self._sides = {CHAMPION: champion}
         self._took_s: dict[str, deque[float | None]] = {side: deque(maxlen=WINDOW) for side in (CHAMPION, CHALLENGER)}
         self._comparisons: set[asyncio.Task[None]] = set()
         self._judging = threading.Lock()
         """held for `_took_s` and `_trying`, which a thread begins anew when an alias has moved"""
         self._trying = False
-        self._refused: str | None = None
+        self._refused: Refused | None = None
 
     @property
     def challenger(self) -> LiveModel | None:
@@ -56,13 +68,19 @@ class Contest:
         return self._sides.get(CHALLENGER)
 
     def open(self) -> str | None:
-        """Load the challenger and begin: `refused` where what its source means now fails its self-test, else None."""
+        """Load the challenger and begin: `refused` where what its source means now fails its self-test, else None.
+
+        One that hung on an image in another replica is refused too.
+        """
         identity = self._challenge.source.find().identity
+        hung = self._memory.get(self._hung) if self._memory is not None else None
         try:
+            if hung and hung.identity == identity:
+                raise GlintError("it hung on an image, which cost a replica")
             self._sides[CHALLENGER] = LiveModel(self._challenge.source)
         except GlintError as error:
-            self._refused = identity
-            LOG.error("%s: the champion is alone, until the challenger is not %s: %s", self._name, identity, error)
+            self._refused = Refused(identity)
+            LOG.error("%s: the champion is alone, without the challenger %s: %s", self._name, identity, error)
             return "refused"
         self.begin()
         return None
@@ -71,7 +89,7 @@ class Contest:
         """Let the challenger follow its alias, as LiveModel.follow does; one that was refused begins with another."""
         if self.challenger:
             result = self.challenger.follow()
-        elif self._challenge.source.find().identity == self._refused:
+        elif self._refused and self._refused.holds(self._challenge.source.find().identity):
             result = None
         else:
             return self.open() or "swapped"
@@ -120,9 +138,17 @@ class Contest:
 
     async def _ask(self, side: str, data: bytes, top_k: int | None) -> Answered:
         loaded = self._sides[side].current
+        limit_s = self._classifier.admission.max_wait_s + HANGS_AFTER_S if side == CHALLENGER else None
         try:
-            answered = await loaded.answer(self._classifier, data, top_k)
+            async with asyncio.timeout(limit_s):
+                answered = await loaded.answer(self._classifier, data, top_k)
         except ImageError:  # the image's fault
+            raise
+        except TimeoutError:
+            self._record(side, None)
+            self._end(f"an image has taken more than {limit_s:g} s")
+            if self._memory is not None:
+                self._memory[self._hung] = loaded.found
             raise
         except Exception:
             self._record(side, None)
@@ -131,8 +157,12 @@ class Contest:
         return answered
 
     def _shadow(self, side: str, data: bytes, answer: Prediction) -> None:
-        """Let the side that has not answered score too, where that makes no request wait."""
-        if not self._classifier.admission.idle:
+        """Let the side that has not answered score too, where that makes no request wait.
+
+        On busy threads too the champion has the few images without which the challenger could not be judged.
+        """
+        unjudged = side == CHAMPION and len(self._took_s[CHAMPION]) < FEWEST
+        if not (self._classifier.admission.idle or unjudged):
             self._metrics.compared(self._name, "skipped")
             return
         task = asyncio.create_task(self._compare(side, data, answer))
@@ -154,8 +184,14 @@ class Contest:
         with self._judging:
             self._took_s[side].append(took_s)
             why = self._reason() if self._trying else None
-            self._trying = self._trying and not why
         if why:
+            self._end(why)
+
+    def _end(self, why: str) -> None:
+        """Back to the champion alone, unless that is so already."""
+        with self._judging:
+            ended, self._trying = self._trying, False
+        if ended:
             self._metrics.trying(self._name, False)
             identity = self._sides[CHALLENGER].current.identity
             LOG.error("%s: back to the champion alone, until the challenger is not %s: %s", self._name, identity, why)

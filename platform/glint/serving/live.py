@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-import torch
 from safetensors import SafetensorError
 
-from glint.core.errors import GlintError
+from glint.core.errors import GlintError, one_line
 from glint.core.outcome import Prediction
 from glint.serving.classifier import Classifier, warm_up
 from glint.serving.explanations import Explanations
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from glint.vision.predictor import Predictor
 
 LOG = logging.getLogger("glint.serving")
+RETRY_S = 600
+"""After which a version that was refused is tried again."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,14 @@ class Answered:
 class Loaded:
     """A predictor that has passed its self-test, and what opened it."""
 
-    identity: str
+    found: Found
     predictor: Predictor
     explanations: Explanations
+
+    @property
+    def identity(self) -> str:
+        """Of the version and its policy."""
+        return self.found.identity
 
     async def answer(self, classifier: Classifier, data: bytes, top_k: int | None) -> Answered:
         """An encoded image's answer, `top_k` None for all classes; raises as Classifier.classify does."""
@@ -52,46 +58,58 @@ class Loaded:
         return Answered(prediction, self.predictor, timings_ms)
 
 
-class LastServed(Protocol):
-    """What each NAME@ALIAS was when it last passed its self-test, for replicas to come."""
+class Memory(Protocol):
+    """What replicas tell those to come: what each NAME@ALIAS was when it last passed its self-test, and what hung."""
 
-    def get(self, alias: str, /) -> Found | None:
+    def get(self, key: str, /) -> Found | None:
         """None where nothing is known."""
 
-    def __setitem__(self, alias: str, found: Found, /) -> None:
+    def __setitem__(self, key: str, found: Found, /) -> None:
         """Remember it in the stead of what was."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """What could not be served; it is left alone for a while, for the machine may have been at fault."""
+
+    identity: str
+    at_s: float = field(default_factory=monotonic)
+
+    def holds(self, identity: str) -> bool:
+        """Whether that is what was refused, less than RETRY_S ago."""
+        return identity == self.identity and monotonic() - self.at_s < RETRY_S
 
 
 class LiveModel:
     """What a source means now. `current` is replaced as a whole; a request keeps what it began with, so none fails.
 
-    Where an alias means what fails its self-test, the model begins with what `last_served` has of that alias: a replica
-    that starts now serves what those beside it stay at. Raises GlintError where there is no such thing.
+    Where an alias means what fails its self-test, the model begins with what `memory` has of that alias: a replica that
+    starts now serves what those beside it stay at. Raises GlintError where there is no such thing.
     """
 
-    def __init__(self, source: Source, last_served: LastServed | None = None) -> None:
+    def __init__(self, source: Source, memory: Memory | None = None) -> None:
         self.source = source
-        self._last_served = last_served if source.alias else None
+        self._memory = memory if source.alias else None
         self._alias = f"{source.name}@{source.alias}"
-        self.refused: str | None = None
-        """the identity that was refused last"""
+        self.refused: Refused | None = None
+        """what was refused last"""
         found = source.find()
         try:
             self._take(found)
         except GlintError as error:
-            earlier = self._last_served.get(self._alias) if self._last_served is not None else None
+            earlier = self._memory.get(self._alias) if self._memory is not None else None
             if earlier is None or earlier.identity == found.identity:
                 raise
             self._take(earlier)
             self._refuse(found.identity, error)
 
     def follow(self) -> str | None:
-        """Serve what the source means now: `swapped` or `refused`, None where that is what is served or was refused.
+        """Serve what the source means now: `swapped` or `refused`, None where it is served or was refused not long ago.
 
         Raises GlintError, or an error of the registry's, where the source does not say.
         """
         found = self.source.find()
-        if found.identity in (self.current.identity, self.refused):
+        if found.identity == self.current.identity or (self.refused and self.refused.holds(found.identity)):
             return None
         try:
             self._take(found)
@@ -102,26 +120,24 @@ class LiveModel:
         return "swapped"
 
     def _take(self, found: Found) -> None:
-        self.current = _load(found.identity, found.open)
-        if self._last_served is not None:
-            self._last_served[self._alias] = found
+        self.current = _load(found)
+        if self._memory is not None:
+            self._memory[self._alias] = found
 
     def _refuse(self, identity: str, error: GlintError) -> None:
-        self.refused = identity
+        self.refused = Refused(identity)
         LOG.error("%s stays at %s: %s", self.source.name, self.current.identity, error)
 
 
-def _load(identity: str, open_predictor: Callable[[], Predictor]) -> Loaded:
-    """Open and try a model; raises GlintError when it does not see what training saw."""
+def _load(found: Found) -> Loaded:
+    """Open and try a model; raises GlintError when it cannot be opened or does not see what training saw."""
     try:
-        predictor = open_predictor()
-    except (SafetensorError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise GlintError(f"model {identity} cannot be opened: {' '.join(str(error).split())[:300]}") from error
-    result = run_selftest(predictor)
+        predictor = found.open()
+        result = run_selftest(predictor)
+        warm_up(predictor)
+    except (SafetensorError, RuntimeError, OSError) as error:  # damaged or missing files, an engine, memory
+        raise GlintError(f"model {found.identity} cannot be served: {one_line(error)}") from error
     if result and not result.passed:
         why = result.error or f"probabilities differ by {result.max_difference:.3g}, {result.tolerance:.3g} are allowed"
-        raise GlintError(f"model {identity} fails its self-test: {why}")
-    warm_up(predictor)
-    return Loaded(identity, predictor, Explanations(predictor))
+        raise GlintError(f"model {found.identity} fails its self-test: {why}")
+    return Loaded(found, predictor, Explanations(predictor))

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from glint.core.errors import ImageError
+from glint.core.errors import GlintError, ImageError
 from glint.core.outcome import ModelRef, Prediction
 from glint.serving.contest import CHALLENGER, CHAMPION, Contest
-from glint.serving.live import Answered, LastServed, LiveModel
+from glint.serving.live import Answered, LiveModel, Memory
 from glint.serving.problems import ProblemError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Models:
     """Answers for several models by name, on the threads of one classifier.
 
     A request may name NAME, or one side of it as NAME@ALIAS or NAME/VERSION. Raises GlintError for a model that fails
-    its self-test, unless it has an alias of which `last_served` knows better; a challenger that fails is left out.
+    its self-test, unless it has an alias of which `memory` knows better; a challenger that fails is left out.
     """
 
     def __init__(
@@ -33,12 +33,14 @@ class Models:
         sources: Sequence[Source],
         classifier: Classifier,
         metrics: Metrics,
-        last_served: LastServed | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._classifier, self._metrics = classifier, metrics
-        self._live = {source.name: LiveModel(source, last_served) for source in sources}
+        self._told: dict[tuple[str, str], str] = {}
+        """why sides cannot be followed, as it was logged"""
+        self._live = {source.name: LiveModel(source, memory) for source in sources}
         self._contests = {
-            source.name: Contest(self._live[source.name], source.challenge, classifier, metrics)
+            source.name: Contest(self._live[source.name], source.challenge, classifier, metrics, memory)
             for source in sources
             if source.challenge
         }
@@ -134,11 +136,14 @@ class Models:
 
     def _followed(self, name: str, role: str, follow: Callable[[], str | None]) -> str | None:
         """What `follow` made of a side, `failed` where it raised; counted."""
+        told = self._told.pop((name, role), None)
         try:
             result = follow()
-        except Exception:
-            LOG.exception("%s: the alias of its %s cannot be followed", name, role)
-            result = "failed"
+        except Exception as error:
+            result, known = "failed", isinstance(error, (GlintError, OSError))
+            self._told[name, role] = why = str(error) if known else type(error).__name__
+            if why != told:  # once, and not at each look
+                LOG.error("%s: the alias of its %s cannot be followed: %s", name, role, error, exc_info=not known)
         if result:
             self._metrics.swap(name, role, result)
         return result

@@ -89,7 +89,7 @@ class Replica:
         log_beside_serve()
         Path(os.environ[SHARED]).mkdir(parents=True, exist_ok=True)
         from glint.serving.classifier import Classifier
-        from glint.serving.last_served import RaysMemory
+        from glint.serving.memory import RaysMemory
         from glint.serving.metrics import Metrics
         from glint.serving.models import Models
 

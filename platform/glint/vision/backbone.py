@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from glint.core.errors import GlintError
+from glint.core.errors import GlintError, one_line
 from glint.vision.transfer import LoadReport, load_weights, report_all
-from glint.vision.weights import first_line, read_weights
+from glint.vision.weights import read_weights
 
 
 def build_model(
@@ -120,12 +120,10 @@ def _from_hub(backbone: str, num_classes: int, weights: str, size: dict[str, Any
     try:
         model = _create(f"{backbone}.{tag}" if tag else backbone, size, pretrained=True)
     except (RuntimeError, SafetensorError) as error:
-        raise GlintError(
-            f"recipe.weights {weights!r} do not fit the backbone {backbone}: {first_line(error)}"
-        ) from None
+        raise GlintError(f"recipe.weights {weights!r} do not fit the backbone {backbone}: {one_line(error)}") from None
     except OSError as error:
         raise GlintError(
-            f"recipe.weights {weights!r} cannot be loaded: {first_line(error)}; name a local file, or none for random"
+            f"recipe.weights {weights!r} cannot be loaded: {one_line(error)}; name a local file, or none for random"
         ) from None
     new_head = model.num_classes != num_classes
     if new_head:

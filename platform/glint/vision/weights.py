@@ -17,7 +17,7 @@ import timm.models
 import torch
 from safetensors import SafetensorError
 
-from glint.core.errors import GlintError
+from glint.core.errors import GlintError, one_line
 from glint.vision.bundle import Bundle
 
 State = dict[str, torch.Tensor]
@@ -59,11 +59,6 @@ def read_weights(place: str) -> Weights:
     return Weights(place, tensors)
 
 
-def first_line(error: Exception) -> str:
-    """An error's message in one line of bounded length."""
-    return " ".join(str(error).split())[:200]
-
-
 def listed(names: Sequence[str]) -> str:
     """The first few of them, and how many more there are."""
     more = f" and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else ""
@@ -98,4 +93,4 @@ def _damage_told(place: str) -> Iterator[None]:
     except GlintError:
         raise
     except DAMAGED as error:
-        raise GlintError(f"recipe.weights {place!r} cannot be read: {first_line(error)}") from None
+        raise GlintError(f"recipe.weights {place!r} cannot be read: {one_line(error)}") from None
