@@ -1,7 +1,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from glint.core.errors import GlintError
-from glint.serving.entra import EntraSettings
+from glint.serving.entra import EntraSettings, EntraTokens
 from glint.serving.guard import Access, Bucket, Guard
 from glint.serving.held import Held
 from glint.serving.keys import add_key, read_keys, remove_key
@@ -183,16 +183,23 @@ def signer() -> rsa.RSAPrivateKey:
 
 
 @pytest.fixture
-def authority(signer: rsa.RSAPrivateKey) -> Iterator[str]:
-    """A server that publishes the signer's key as Entra ID would."""
+def answers(signer: rsa.RSAPrivateKey) -> list[Callable[[], bytes]]:
+    """What the authority says: the last for ever, what stands before it once each."""
     published = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(signer.public_key())) | {"kid": "1", "use": "sig"}
+    return [json.dumps({"keys": [published]}).encode]
+
+
+@pytest.fixture
+def authority(answers: list[Callable[[], bytes]]) -> Iterator[str]:
+    """A server that publishes the signer's key as Entra ID would."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             assert self.path == "/tenant/discovery/v2.0/keys"
+            said = (answers.pop(0) if len(answers) > 1 else answers[0])()
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(json.dumps({"keys": [published]}).encode())
+            self.wfile.write(said)
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -203,7 +210,7 @@ def authority(signer: rsa.RSAPrivateKey) -> Iterator[str]:
         server.shutdown()
 
 
-def token(authority: str, signer: rsa.RSAPrivateKey, **changes: Any) -> str:
+def token(authority: str, signer: rsa.RSAPrivateKey, key_id: str = "1", **changes: Any) -> str:
     claims = {
         "iss": f"{authority}/tenant/v2.0",
         "aud": "api://glint",
@@ -212,7 +219,7 @@ def token(authority: str, signer: rsa.RSAPrivateKey, **changes: Any) -> str:
         "roles": ["classify"],
         "exp": datetime.now(UTC) + timedelta(hours=1),
     }
-    return jwt.encode(claims | changes, signer, "RS256", headers={"kid": "1"})
+    return jwt.encode(claims | changes, signer, "RS256", headers={"kid": key_id})
 
 
 def test_a_token_of_the_tenant_with_the_role_opens(authority: str, signer: rsa.RSAPrivateKey) -> None:
@@ -245,3 +252,40 @@ def test_an_authority_that_does_not_answer_is_no_fault_of_the_callers(signer: rs
     client = guarded(Access(entra=EntraSettings("tenant", "api://glint", "http://127.0.0.1:1")))
     response = client.post("/v1/classify", headers=bearer(token("http://127.0.0.1:1", signer)))
     assert (response.status_code, response.json()["reason"]) == (503, "identity_unreachable")
+
+
+@pytest.mark.parametrize("said", [b"<html>", b"{}", b'{"keys": 5}', b'{"keys": [{"kty": "RSA"}]}'])
+def test_an_authority_that_publishes_no_keys_is_no_fault_of_the_callers_either(
+    authority: str, signer: rsa.RSAPrivateKey, answers: list[Callable[[], bytes]], said: bytes
+) -> None:
+    answers.insert(0, lambda: said)
+    client = guarded(Access(entra=EntraSettings("tenant", "api://glint", authority)))
+    for _ in range(2):
+        response = client.post("/v1/classify", headers=bearer(token(authority, signer)))
+        assert (response.status_code, response.json()["reason"]) == (503, "identity_unreachable")
+    assert len(answers) == 1, "asked once, for it is not asked again at once"
+
+
+def test_tokens_of_known_keys_wait_for_no_others(
+    authority: str, signer: rsa.RSAPrivateKey, answers: list[Callable[[], bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glint.serving.entra.PAUSE_S", 0)
+    over = threading.Event()
+
+    def slowly() -> bytes:
+        over.wait(10)
+        return answers[-1]()
+
+    async def ask() -> None:
+        tokens = EntraTokens(EntraSettings("tenant", "api://glint", authority))
+        assert await tokens.find(token(authority, signer))
+        answers.insert(0, slowly)
+        unknown = [asyncio.create_task(tokens.find(token(authority, signer, "another"))) for _ in range(20)]
+        while len(answers) > 1:
+            await asyncio.sleep(0.01)
+        assert await tokens.find(token(authority, signer))
+        assert not any(task.done() for task in unknown)
+        over.set()
+        assert set(await asyncio.gather(*unknown)) == {None}
+
+    asyncio.run(ask())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import jwt
@@ -13,6 +14,8 @@ from glint.serving.keys import SCOPES, Key
 LEEWAY_S = 60
 KEYS_LAST_S = 24 * 3600
 """That fetched keys open without the authority, which may be away for a while; Microsoft says to ask once a day."""
+PAUSE_S = 10
+"""Between two fetches: tokens of keys that nobody knows cause no more of them."""
 
 
 @dataclass(frozen=True)
@@ -25,26 +28,34 @@ class EntraSettings:
 
 
 class EntraTokens:
-    """Verifies tokens by the tenant's published keys, fetched once a day and again for a key that is new."""
+    """Verifies tokens by the tenant's published keys, fetched once a day and again for a key that is new.
+
+    Used by one event loop. A token whose key is known waits for no other's.
+    """
 
     def __init__(self, settings: EntraSettings) -> None:
         self._settings = settings
         base = f"{settings.authority.rstrip('/')}/{settings.tenant}"
         self._issuer = f"{base}/v2.0"
-        self._keys = jwt.PyJWKClient(f"{base}/discovery/v2.0/keys", timeout=5, lifespan=KEYS_LAST_S)
-        self._lock = threading.Lock()
+        self._authority = jwt.PyJWKClient(f"{base}/discovery/v2.0/keys", cache_jwk_set=False, timeout=5)
+        self._keys: dict[str | None, jwt.PyJWK] = {}
+        self._fetched_s = self._asked_s = float("-inf")
+        self._fetching = asyncio.Lock()
 
-    def find(self, token: str) -> Key | None:
+    async def find(self, token: str) -> Key | None:
         """Who holds this token and what it opens; None for one that is expired, forged or for somebody else.
 
-        Blocks on the network when the token was signed by a key not seen before. Raises jwt.PyJWKClientConnectionError
-        where the authority does not answer.
+        Raises jwt.PyJWKClientConnectionError where the authority does not say what its keys are.
         """
         try:
-            claims = self._claims(token)
+            key_id = jwt.get_unverified_header(token).get("kid")
+            key = self._known(key_id) or await self._new(key_id)
+            claims = self._claims(token, key) if key else None
         except jwt.PyJWKClientConnectionError:
             raise
         except jwt.PyJWTError:
+            return None
+        if claims is None:
             return None
         roles = claims.get("roles")
         granted = {*map(str, roles if isinstance(roles, list) else ()), *str(claims.get("scp", "")).split()}
@@ -52,12 +63,27 @@ class EntraTokens:
         name = str(claims.get("azp") or claims.get("oid") or claims["sub"])[:64]
         return Key.model_construct(name=name, sha256="", scopes=scopes, requests_per_s=None)
 
-    def _claims(self, token: str) -> dict[str, Any]:
-        with self._lock:
-            try:
-                key = self._keys.get_signing_key_from_jwt(token)
-            except (OSError, ValueError) as error:  # it broke off, or what came are no keys but a proxy's page
-                raise jwt.PyJWKClientConnectionError(f"the authority's keys cannot be read: {error}") from None
+    def _known(self, key_id: str | None) -> jwt.PyJWK | None:
+        return self._keys.get(key_id) if monotonic() - self._fetched_s < KEYS_LAST_S else None
+
+    async def _new(self, key_id: str | None) -> jwt.PyJWK | None:
+        """A key that is not known here: the authority may have it by now."""
+        async with self._fetching:
+            if monotonic() - self._asked_s >= PAUSE_S:
+                self._asked_s = monotonic()
+                self._keys = await asyncio.to_thread(self._fetch)
+                self._fetched_s = monotonic()
+        if self._fetched_s < self._asked_s:
+            raise jwt.PyJWKClientConnectionError("the authority's keys could not be read a moment ago")
+        return self._keys.get(key_id)
+
+    def _fetch(self) -> dict[str | None, jwt.PyJWK]:
+        try:
+            return {key.key_id: key for key in self._authority.get_signing_keys()}
+        except (OSError, ValueError, jwt.PyJWTError) as error:  # it broke off, or what came are no keys
+            raise jwt.PyJWKClientConnectionError(f"the authority's keys cannot be read: {error}") from None
+
+    def _claims(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
         return jwt.decode(
             token,
             key.key,

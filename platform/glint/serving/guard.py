@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import math
@@ -117,7 +116,7 @@ class Guard:
             return key
         if self._entra and not token.startswith(PREFIX):
             try:
-                found = await asyncio.to_thread(self._entra.find, token)
+                found = await self._entra.find(token)
             except jwt.PyJWKClientConnectionError:
                 raise ProblemError(
                     503, "identity_unreachable", "the keys of Entra ID cannot be fetched", {"Retry-After": "5"}
