@@ -1,6 +1,11 @@
 import json
+import os
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ from glint.adapters.registry import Registry
 from glint.adapters.tracking import MANIFEST
 from glint.core.errors import GlintError
 from glint.pipelines.train import Trained
+from glint.serving.online import free_port, wait_until_answering
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
 from glint.wiring import open_registry
@@ -223,6 +229,69 @@ def test_two_registries_in_one_process_keep_to_their_own(trained: Trained, setti
     other = Registry(f"sqlite:///{tmp_path / 'other.db'}", tmp_path)
     assert other.models() == []
     assert ours.find(trained.model_uri).version == trained.version
+
+
+def test_more_models_than_a_page_of_the_registry_holds_are_all_known(
+    own: Registry, bundle: Bundle, tmp_path: Path
+) -> None:
+    names = [f"many-{number:03}" for number in range(101)]
+    for name in names:
+        own._client.create_registered_model(name)
+    assert set(names) <= set(dict(own.models()))
+    assert register(own, names[-1], bundle) == "1", "of one that there is already"
+
+
+def test_a_server_that_does_not_answer_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(GlintError, match=r"127\.0\.0\.1:9 does not answer .* check GLINT_MLFLOW_URI"):
+        Registry("http://127.0.0.1:9", tmp_path).models()
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An MLflow server of its own."""
+    monkeypatch.setattr("glint.serving.online.READY_TIMEOUT_S", 120)
+    port = free_port("127.0.0.1", 0)
+    kept = [f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", f"{tmp_path}/artifacts"]
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
+    quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with subprocess.Popen([*command, "--backend-store-uri", *kept], start_new_session=True, env=quiet) as process:
+        try:
+            wait_until_answering("127.0.0.1", port, "/health")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_bundles_of_a_server_are_fetched_once_and_never_those_of_an_earlier_model(
+    server: str, sighted: Bundle, blind: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def digest(registry: Registry) -> str:
+        return Bundle(registry.find("models:/colours/1").bundle).digest
+
+    def upload(registry: Registry, bundle: Bundle) -> None:
+        run = registry.open_run("colours", None, {}, {})
+        registry._client.log_artifacts(run, str(bundle.directory), "model/artifacts/bundle")
+        registry._make("colours")
+        assert registry._client.create_model_version("colours", f"runs:/{run}/model", run).version == "1"
+
+    class Slow(Registry):
+        """Another process is faster."""
+
+        def _fetch(self, version: Any, directory: str | None) -> Path:
+            fetched = super()._fetch(version, directory)
+            Registry(server, tmp_path / "home").find("models:/colours/1")
+            return fetched
+
+    registry = Registry(server, tmp_path / "home")
+    upload(registry, sighted)
+    assert digest(Slow(server, tmp_path / "home")) == digest(registry) == sighted.digest
+    with monkeypatch.context() as once:
+        once.delattr(Registry, "_fetch")
+        assert digest(registry) == sighted.digest
+    registry._client.delete_registered_model("colours")
+    upload(registry, blind)
+    assert digest(registry) == blind.digest
 
 
 def test_a_database_that_was_interrupted_while_it_was_made_is_made_anew(

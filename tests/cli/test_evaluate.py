@@ -5,16 +5,19 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from rich.console import Console
 from tests.colours import CLASSES, colour_bundle, register
+from typer.testing import CliRunner
 
 from glint.adapters.registry import Registry
+from glint.cli.app import app
 from glint.cli.evaluate import evaluate
 from glint.cli.evaluated import shown
 from glint.cli.opponent import find_opponent
 from glint.core.errors import GlintError
-from glint.core.manifest import Manifest
+from glint.core.manifest import SCHEMA, Manifest, write_manifest
 from glint.core.outcome import ModelRef
 from glint.core.policy import Policy
 from glint.pipelines.evaluation import ScoredSplit, Subject, assess
@@ -119,3 +122,21 @@ def test_evaluate_writes_the_report_and_answers_in_json(
     assert found == json.loads((tmp_path / "report" / "report.json").read_text())
     assert found["comparison"]["against"]["version"] == "1"
     assert found["per_class"]["red"]["recall"] == 0
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "promote", "policy"])
+def test_images_that_the_settings_let_nobody_read_are_told_before_ray_starts(
+    verb: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GLINT_BLOB_ACCOUNT", raising=False)
+    monkeypatch.setattr("glint.cli.starting.start_ray", lambda *_: pytest.fail("Ray was started"))
+    rows = [dict(zip(SCHEMA.names, ("az://boards/a.png", "e", 1, ["red"], "1", "test"), strict=True))]
+    manifest = write_manifest(tmp_path / "blobs.parquet", [pa.Table.from_pylist(rows)], source="az://boards").path
+    options = {
+        "evaluate": ["--model", f"models:/{name}/1", "--report", str(tmp_path / "report")],
+        "promote": [name, "--version", "1"],
+        "policy": [f"{name}/1"],
+    }
+    asked = [verb, *options[verb], "--manifest", str(manifest)]
+    with pytest.raises(GlintError, match="needs a storage account: set GLINT_BLOB_ACCOUNT"):
+        CliRunner().invoke(app, asked, catch_exceptions=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tempfile
@@ -78,9 +79,18 @@ class Registry(Tracking):
                 signature=signature,
                 input_example=pd.DataFrame({"image": [example]}),
             )
-        if name not in dict(self.models()):
-            self._client.create_registered_model(name)
+        self._make(name)
         return str(self._client.create_model_version(name, logged.model_uri, run, model_id=logged.model_id).version)
+
+    def _make(self, name: str) -> None:
+        """A registered model of this name, unless there is one."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
 
     def find(self, uri: str) -> RegisteredModel:
         """Resolve `models:/NAME@ALIAS` or `models:/NAME/VERSION`, fetching its bundle where it is not on this machine.
@@ -202,7 +212,10 @@ class Registry(Tracking):
 
     def models(self) -> list[tuple[str, dict[str, str]]]:
         """Registered models by name, with their aliases and the versions that these mean."""
-        found = self._client.search_registered_models()
+        found = page = self._client.search_registered_models()
+        while page.token:
+            page = self._client.search_registered_models(page_token=page.token)
+            found = [*found, *page]
         return sorted((model.name, dict(model.aliases)) for model in found)
 
     def _named(self, uri: str) -> Any:
@@ -276,13 +289,21 @@ class Registry(Tracking):
         return number, self._text(version.run_id, f"{POLICIES}/{number}.json") if number else None
 
     def _bundle(self, version: Any) -> Path:
-        target = self._home / "models" / str(version.name) / str(version.version)
         if self._embedded:
-            target = self._fetch(version, None)
-        elif not target.exists():
+            return self._fetch(version, None) / "artifacts" / BUNDLE
+        # Another server, and one that began anew, has other models of the same name and number.
+        made = f"{self.tracking_uri} {version.source} {version.creation_timestamp}"
+        digest = hashlib.sha256(made.encode()).hexdigest()[:12]
+        target = self._home / "models" / str(version.name) / f"{version.version}-{digest}"
+        if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target.parent) as directory:
-                self._fetch(version, directory).rename(target)
+                fetched = self._fetch(version, directory)
+                try:
+                    fetched.rename(target)
+                except OSError:
+                    if not target.exists():  # otherwise another process was faster
+                        raise
         return target / "artifacts" / BUNDLE
 
     def _fetch(self, version: Any, directory: str | None) -> Path:

@@ -12,9 +12,12 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from glint.adapters.network import reach
 from glint.core.locks import locked
 
+PORTS = {"http": 80, "https": 443}
 EXPERIMENT = "glint"
 MANIFEST = "manifest"
 """Folder of a run's files with the manifest that it is trained on."""
@@ -38,12 +41,21 @@ class Tracking:
     def _client(self) -> Any:
         import mlflow
 
+        self._check_answers()
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
         if self._embedded:
             _make_database(Path(self.tracking_uri.removeprefix("sqlite:///").partition("?")[0]))
         mlflow.set_tracking_uri(self.tracking_uri)
         return mlflow.MlflowClient(self.tracking_uri)
+
+    def _check_answers(self) -> None:
+        """Raise GlintError where nothing listens at the server's address, which MLflow would try for minutes."""
+        from requests.utils import get_environ_proxies
+
+        url = urlsplit(self.tracking_uri)
+        if url.scheme in PORTS and url.hostname and not get_environ_proxies(self.tracking_uri):
+            reach(url.hostname, url.port or PORTS[url.scheme], "GLINT_MLFLOW_URI")
 
     @cached_property
     def _experiment(self) -> str:

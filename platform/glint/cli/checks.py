@@ -89,10 +89,6 @@ def _store(settings: Settings) -> Iterator[Finding]:
 
 
 def _registry(settings: Settings) -> Iterator[Finding]:
-    parts = urlsplit(settings.tracking_uri)
-    if parts.hostname:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        reach(parts.hostname, port, "GLINT_MLFLOW_URI")
     models = open_registry(settings).models()
     named = ", ".join(f"{name} ({', '.join(f'{a} -> {v}' for a, v in aliases.items())})" for name, aliases in models)
     yield Finding(what="MLflow", state="ok", detail=f"{settings.tracking_uri}, {named or 'no model registered yet'}")

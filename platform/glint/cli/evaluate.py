@@ -37,11 +37,13 @@ def evaluate(
         glint evaluate --model models:/boards/3 --engine torch --manifest manifest.parquet --report exact
     """
     from glint.core.manifest import Manifest
+    from glint.pipelines.access import check_access
     from glint.settings import Settings
     from glint.wiring import open_images, open_model, pinned
 
     settings = Settings()
-    opened = Manifest.open(manifest)
+    opened, images = Manifest.open(manifest), open_images(settings)
+    check_access(opened, images)
     found = open_model(model, settings, engine)
 
     # Only now what takes seconds to import: what is wrong with the files was said without it.
@@ -60,7 +62,7 @@ def evaluate(
             pinned(found, settings),
             opened,
             split,
-            open_images(settings),
+            images,
             report,
             told,
             opponent,

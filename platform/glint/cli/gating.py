@@ -41,17 +41,19 @@ def enter(
 ) -> Callable[[Progress], GateReport]:
     """Open what the gate needs: the version, what the alias means now, and the data; the rest needs a running Ray."""
     # Here, for without a manifest neither Ray nor torch is needed.
+    from glint.pipelines.access import check_access
     from glint.pipelines.gate import Trial, run_gate
     from glint.pipelines.lineage import origins
 
-    opened, registry = Manifest.open(manifest), open_registry(settings)
+    opened, registry, images = Manifest.open(manifest), open_registry(settings), open_images(settings)
+    check_access(opened, images)
     challenger = open_model(f"models:/{name}/{version}", settings)
     before = registry.alias(name, alias)
     champion = open_model(f"models:/{name}/{before}", settings) if before else None
     trial = Trial(
         manifest=opened,
         split=split,
-        images=open_images(settings),
+        images=images,
         limits=open_limits(settings),
         margins=margins,
         origins=origins(name, version, registry),

@@ -65,12 +65,14 @@ def policy(
         new, change, tried = changes.applied(model.bundle.policy, model.bundle.info.classes), changes.text, None
         if manifest:
             # Here, for it brings Ray along.
+            from glint.pipelines.access import check_access
             from glint.pipelines.policy import try_on_split
 
-            labelled, opening = Manifest.open(manifest), uncalibrated(model, settings)
+            labelled, opening, images = Manifest.open(manifest), uncalibrated(model, settings), open_images(settings)
+            check_access(labelled, images)
             with progress() as told:
                 start(settings, told)
-                tried = try_on_split(model.bundle, new, opening, labelled, split, open_images(settings), told)
+                tried = try_on_split(model.bundle, new, opening, labelled, split, images, told)
             change = f"{change} --manifest {manifest} --split {split}".strip()
         shown = decide_anew(registry, model, new, change, tried, show)
     emit(shown, json, *drawn(shown))
