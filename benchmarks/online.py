@@ -4,7 +4,7 @@ apt-get install wrk
 python benchmarks/online.py [--scratch FOLDER] [--seconds 15] [--sides glint,litserve]
 
 Trains a resnet18 at 224 px with glint (online_model.py), then serves it by each in turn, on the same cores as wrk,
-whose own CPU is told apart. glint runs the engine that `auto` chose behind HAProxy (GLINT_SERVE_INGRESS=haproxy), and
+whose own CPU is told apart. glint runs the engine that `auto` chose behind HAProxy, as by default, and
 once more behind Serve's Python proxy; LitServe and BentoML run eager PyTorch with a process for each core (their best
 on a CPU), mlflow the registered model with a worker for each core. Two sides more are glint and LitServe on the same
 OpenVINO engine in float32. The clients send a JPEG of about 110 KB: the raw body to glint, a form to LitServe and
@@ -44,7 +44,7 @@ import load
 import online_model
 from common import GLINT, end
 
-from glint.serving.online import free_port
+from glint.serving.addresses import free_port
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
 from glint.vision.engines.conversion import STEMS
@@ -145,16 +145,15 @@ def sides(scratch: Path, settings: Settings, model: str, bundle: Path, image: by
     split = {"columns": ["image"], "data": [[base64.b64encode(image).decode()]]}
     eager, fp32 = ({"BUNDLE": str(bundle), "ENGINE": engine} for engine in ("eager", "openvino-fp32"))
     home = {"GLINT_HOME": str(settings.home_path), "GLINT_SERVE_MAX_WAIT_S": "30"}
-    haproxy = home | {"GLINT_SERVE_INGRESS": "haproxy"}
     serve = [str(GLINT), "serve", "--model", model, "--port", str(port)]
     asked = ("/v1/classify", image, "image/jpeg")
-    yield Side("glint", serve, *asked, haproxy)
+    yield Side("glint", serve, *asked, home)
     python = environment(scratch, "litserve")
     litserve = [str(python), "litserve_app.py", str(port)]
     yield Side("litserve", litserve, "/predict", form, form_type, eager)
-    yield Side("glint_fp32", [*serve, "--engine", "openvino-fp32"], *asked, haproxy)
+    yield Side("glint_fp32", [*serve, "--engine", "openvino-fp32"], *asked, home)
     yield Side("litserve_fp32", litserve, "/predict", form, form_type, fp32)
-    yield Side("glint_python_proxy", serve, *asked, home)
+    yield Side("glint_python_proxy", serve, *asked, home | {"GLINT_SERVE_INGRESS": "proxy"})
     python = environment(scratch, "bentoml")
     serve = [str(python.with_name("bentoml")), "serve", "bentoml_app:Classifier", "--port", str(port)]
     yield Side("bentoml", serve, "/classify", form, form_type, eager | {"BENTOML_DO_NOT_TRACK": "True"})

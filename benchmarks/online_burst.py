@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import load
 from common import end, untrained
 
-from glint.serving.online import free_port, start_online, stop_online
+from glint.serving.addresses import free_port
+from glint.serving.online import start_online, stop_online
 from glint.serving.sources import Found, Source
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
@@ -54,7 +55,7 @@ class Paced(Predictor):
 def serve(directory: Path, wait_s: float) -> None:
     """Serve until stdin ends; the first line on stdout is the address."""
     settings = Settings(serve_max_wait_s=wait_s)
-    start_ray(settings)
+    start_ray(settings, serve_at="127.0.0.1")
     serving = replace(open_serving(settings), num_threads=1)
     source = Source("paced", partial(Found, "1", partial(Paced, Bundle(directory))))
     print(start_online([source], serving, port=free_port("127.0.0.1", 0), logs=directory / "logs"), flush=True)
@@ -78,7 +79,7 @@ def main() -> None:
         untrained(folder / "bundle", "paced", 224)
         command = ["taskset", "-c", "0", sys.executable, __file__]
         command += ["--serve", str(folder / "bundle"), "--wait-s", str(options.wait_s)]
-        environment = {"GLINT_SERVE_INGRESS": "haproxy", **os.environ, "GLINT_HOME": str(folder / "home")}
+        environment = {**os.environ, "GLINT_HOME": str(folder / "home")}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         with subprocess.Popen(command, env=environment, text=True, **pipes) as server:
             assert server.stdout is not None

@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import load
 from common import end, untrained
 
-from glint.serving.online import free_port, start_online, stop_online
+from glint.serving.addresses import free_port
+from glint.serving.online import start_online, stop_online
 from glint.settings import Settings
 from glint.wiring import open_registry, open_serving, serving_sources, start_ray
 
@@ -48,7 +49,7 @@ def main() -> None:
         for version in (1, 2):
             register(folder / f"{version}", settings)
         registry.promote(NAME, "1", "champion")
-        start_ray(settings)
+        start_ray(settings, serve_at="127.0.0.1")
         serving = replace(open_serving(settings), num_replicas=2, max_wait_s=30)
         sources = serving_sources([f"models:/{NAME}@champion"], settings)
         port = free_port("127.0.0.1", 0)

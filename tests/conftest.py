@@ -76,7 +76,7 @@ def ray_cluster(settings: Settings) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def serve_port() -> int:
     """The one port of Ray Serve, which all tests on one Ray share."""
-    from glint.serving.online import free_port
+    from glint.serving.addresses import free_port
 
     return free_port("127.0.0.1", 0)
 

@@ -87,8 +87,9 @@ class Settings(BaseSettings):
     serve_max_wait_s: float = Field(default=2, gt=0, description="an image that would wait longer is refused")
     serve_timeout_s: float = Field(default=60, gt=0, description="in which a request must be answered")
     serve_body_timeout_s: float = Field(default=30, gt=0, description="in which a request's body must have arrived")
-    serve_ingress: Literal["proxy", "haproxy"] = Field(
-        default="proxy", description="what takes requests on a Ray of glint's own: Serve's Python proxy or its HAProxy"
+    serve_ingress: Literal["auto", "haproxy", "proxy"] = Field(
+        default="auto",
+        description="what takes requests on a Ray of glint's own: HAProxy (Linux, IPv4) or Serve's Python proxy",
     )
     serve_gpu_share: float = Field(
         default=0.5, gt=0, le=1, description="of a GPU for each replica, where there are any"

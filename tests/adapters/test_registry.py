@@ -17,7 +17,7 @@ from glint.adapters.registry import Registry
 from glint.adapters.tracking import MANIFEST
 from glint.core.errors import GlintError
 from glint.pipelines.train import Trained
-from glint.serving.online import free_port, wait_until_answering
+from glint.serving.addresses import free_port, wait_until_answering
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
 from glint.wiring import open_registry
@@ -249,7 +249,7 @@ def test_a_server_that_does_not_answer_is_told_at_once(tmp_path: Path) -> None:
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An MLflow server of its own."""
-    monkeypatch.setattr("glint.serving.online.READY_TIMEOUT_S", 120)
+    monkeypatch.setattr("glint.serving.addresses.READY_TIMEOUT_S", 120)
     port = free_port("127.0.0.1", 0)
     kept = [f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", f"{tmp_path}/artifacts"]
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]

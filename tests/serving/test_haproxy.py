@@ -14,8 +14,11 @@ import pytest
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
+from glint.core.errors import GlintError
+from glint.serving.addresses import free_port
 from glint.serving.haproxy import REPEATED_BYTES, environment
-from glint.serving.online import free_port
+from glint.settings import Settings
+from glint.wiring import start_ray
 
 
 def written_by_ray(folder: Path, port: int, replicas: Sequence[int], asked: dict[str, str]) -> Path:
@@ -50,7 +53,7 @@ def haproxy(*replicas: int) -> Iterator[tuple[str, Path]]:
     """HAProxy as glint runs it before replicas at these ports: its address and its configuration."""
     with TemporaryDirectory(dir="/tmp") as name:  # a short path, for the sockets
         folder, port = Path(name), free_port("127.0.0.1", 0)
-        asked = environment(folder, 30)
+        asked = environment(folder, "127.0.0.1", 30)
         config = written_by_ray(folder, port, replicas, asked)
         program = [asked["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config), "-dR"]
         with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as running:
@@ -90,6 +93,12 @@ def replica(answers: int) -> Iterator[int]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_port
         server.shutdown()
+
+
+def test_haproxy_that_is_asked_for_where_it_cannot_be_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(GlintError, match=r"^GLINT_SERVE_INGRESS=haproxy: .*--host ::1; name proxy or auto$"):
+        start_ray(Settings(serve_ingress="haproxy"), serve_at="::1")
 
 
 def test_haproxy_listens_where_glint_serves_and_nowhere_else_and_answers_with_problems() -> None:

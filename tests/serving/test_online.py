@@ -13,9 +13,10 @@ import ray
 from PIL import Image
 
 from glint.core.errors import GlintError
+from glint.serving.addresses import free_port
 from glint.serving.admission import Admission
 from glint.serving.memory import RaysMemory
-from glint.serving.online import Serving, free_port, resources, scaling, start_online, stop_online
+from glint.serving.online import Serving, resources, scaling, start_online, stop_online
 from glint.serving.problems import ProblemError
 from glint.serving.sources import Found
 from glint.settings import Settings

@@ -79,7 +79,7 @@ def collector() -> Iterator[Collector]:
         yield running
 
 
-@pytest.fixture(scope="module", params=["proxy", "haproxy"])
+@pytest.fixture(scope="module", params=["proxy", "auto"])
 def served(
     request: pytest.FixtureRequest,
     sighted: Bundle,

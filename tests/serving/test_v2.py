@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from glint.serving.online import free_port
+from glint.serving.addresses import free_port
 from glint.serving.problems import ProblemError
 from glint.serving.protocol import read_request
 from glint.vision.predictor import Predictor

@@ -83,8 +83,9 @@ def serve(
 
     from glint.cli.console import emit, progress, stderr
     from glint.cli.serving_options import needs_keys, num_replicas, share
+    from glint.serving.addresses import free_port
     from glint.serving.batch_serve import stop_batch
-    from glint.serving.online import free_port, stop_online
+    from glint.serving.online import stop_online
     from glint.serving.uris import check_prefixes
     from glint.settings import Settings
     from glint.wiring import check_webhooks, open_model, open_serving, serving_sources
@@ -130,7 +131,7 @@ def _start(
     from glint.serving.online import start_online
     from glint.wiring import open_desk, open_supervisor
 
-    start(settings, told, with_jobs=True)
+    start(settings, told, with_jobs=True, serve_at=where["host"])
     if sources:
         told.begin("opening the model", None, "")
         start_online(sources, serving, **where)

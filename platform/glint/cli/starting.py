@@ -11,12 +11,12 @@ from glint.settings import Settings
 from glint.wiring import start_ray
 
 
-def start(settings: Settings, told: Progress, with_jobs: bool = False) -> None:
-    """Start or join Ray, telling so."""
+def start(settings: Settings, told: Progress, with_jobs: bool = False, serve_at: str | None = None) -> None:
+    """Start or join Ray, telling so; the rest is as for `start_ray`."""
     told.begin("starting Ray", None, "")
     _divert_native_messages(settings)
     keep_stdout_for_results()  # Ray prints warnings of its daemons there, on a busy machine alone
-    start_ray(settings, with_jobs)
+    start_ray(settings, with_jobs, serve_at)
     told.end()
 
 

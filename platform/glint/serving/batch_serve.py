@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
+from glint.serving.addresses import address_of, wait_until_answering
 from glint.serving.applications import deploy, withdraw
 from glint.serving.batch_answers import PREFIX
 from glint.serving.batch_jobs import create_batch_app
 from glint.serving.guard import Access, Guard
 from glint.serving.loopback import keep_to_loopback
-from glint.serving.online import Serving, address_of, start_proxy, wait_until_answering
+from glint.serving.online import Serving, start_proxy
 from glint.serving.replica_log import log_beside_serve
 
 if TYPE_CHECKING:

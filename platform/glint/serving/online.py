@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import logging
 import os
-import socket
 import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import ray
@@ -26,6 +22,7 @@ from ray.serve.schema import LoggingConfig, ReplicaState
 
 from glint.adapters.images import Images
 from glint.core.errors import GlintError
+from glint.serving.addresses import address_of, free_port, status, wait_until_answering
 from glint.serving.api import create_app
 from glint.serving.applications import deploy, withdraw
 from glint.serving.bodies import BodyLimits
@@ -39,7 +36,6 @@ from glint.serving.uris import AllowedUris
 
 LOG = logging.getLogger("glint.serving")
 APPLICATION, DEPLOYMENT = "online", "classifier"
-READY_TIMEOUT_S = 30
 MALLOC = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": str(8 * 2**20),
@@ -164,7 +160,7 @@ def start_proxy(host: str, port: int, logs: Path | None, request_timeout_s: floa
     http_options = HTTPOptions(host=host, port=port, request_timeout_s=request_timeout_s)
     serve.start(http_options=http_options, logging_config=quiet)
     _check_same(http_options, _client().http_config)
-    if _status(host, port, "/-/healthz") is None:
+    if status(host, port, "/-/healthz") is None:
         where = "Serve runs on this Ray at another address; name that one"
         raise GlintError(f"nothing answers at --host {host} --port {port}: {where}")
     return port, quiet
@@ -182,11 +178,6 @@ def _check_same(asked: HTTPOptions, running: HTTPOptions) -> None:
         if wanted != found:
             choices = f"name {found}, or shut Serve down there first"
             raise GlintError(f"{setting} is {wanted}, but Serve runs on this Ray with {name} {found}: {choices}")
-
-
-def address_of(host: str, port: int) -> str:
-    """Where a server that listens there is reached from this machine."""
-    return f"http://{_bracketed(_reachable(host))}:{port}"
 
 
 def _deployment(serving: Serving) -> serve.Deployment:
@@ -245,49 +236,3 @@ def _environment() -> dict[str, str]:
 def stop_online(failed: bool = False) -> None:
     """Take away what this process has deployed, as `withdraw` does."""
     withdraw(APPLICATION, failed)
-
-
-def free_port(host: str, port: int) -> int:
-    """`port`, or any free one for 0; raises GlintError when this machine cannot listen there.
-
-    Serve itself would not notice: it shares a port with whatever shares it too.
-    """
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            return int(probe.getsockname()[1])
-    except OSError as error:
-        choices = "name a free port (0 takes any) and an address of this machine"
-        raise GlintError(f"cannot listen on --host {host} --port {port}: {error.strerror}; {choices}") from None
-
-
-def wait_until_answering(host: str, port: int, path: str) -> None:
-    """The replicas are ready before the proxy has heard of the route."""
-    deadline = perf_counter() + READY_TIMEOUT_S
-    while _status(host, port, path) != 200:
-        if perf_counter() > deadline:
-            raise TimeoutError(f"the application runs, but {host}:{port} does not answer with it")
-        time.sleep(0.05)
-
-
-def _status(host: str, port: int, path: str) -> int | None:
-    """The HTTP status of a GET, None where nothing answers."""
-    connection = http.client.HTTPConnection(_reachable(host), port, timeout=5)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status
-    except (OSError, http.client.HTTPException):
-        return None
-    finally:
-        connection.close()
-
-
-def _reachable(host: str) -> str:
-    """Where a server that listens on every address answers on this machine."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -6,10 +6,10 @@ from glint.core.errors import GlintError
 from glint.settings import Settings, quieten
 
 
-def start_ray(settings: Settings, with_jobs: bool = False) -> None:
+def start_ray(settings: Settings, with_jobs: bool = False, serve_at: str | None = None) -> None:
     """Join the Ray that `GLINT_RAY_ADDRESS` names, or start one on this machine; nothing to do where one is joined.
 
-    `with_jobs`: one of glint's own takes submissions of jobs too.
+    `with_jobs`: one of glint's own takes submissions of jobs too; `serve_at`: it will serve HTTP at that address.
     """
     quieten(settings)
     import ray
@@ -21,10 +21,14 @@ def start_ray(settings: Settings, with_jobs: bool = False) -> None:
     if settings.ray_address:
         ray_start.join_ray(settings.ray_address)
         return
-    if settings.serve_ingress == "haproxy":  # Serve's processes learn it from the environment of their Ray
-        from glint.serving.haproxy import use_haproxy
+    if serve_at and settings.serve_ingress != "proxy":  # Serve's processes learn it from the environment of their Ray
+        from glint.serving.haproxy import use_haproxy, why_not
 
-        use_haproxy(settings.serve_body_timeout_s)
+        reason = why_not(serve_at)
+        if reason and settings.serve_ingress == "haproxy":
+            raise GlintError(f"GLINT_SERVE_INGRESS=haproxy: {reason}; name proxy or auto")
+        if not reason:
+            use_haproxy(serve_at, settings.serve_body_timeout_s)
     ray_start.start_ray(settings.num_cpus, with_jobs)
 
 
