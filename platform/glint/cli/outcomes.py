@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +19,7 @@ from glint.core.job import Job, Totals
 from glint.core.outcome import Outcome, counted, outcome_row
 from glint.core.outcome_files import csv_lines, write_parquet
 from glint.core.stores import Bridge, OutcomeFilter, ResultStore
+from glint.core.whole import whole
 
 if TYPE_CHECKING:
     from glint.client import Client
@@ -183,12 +183,9 @@ async def _pages(outcomes: Iterator[Outcome]) -> AsyncIterator[list[Outcome]]:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """A file that appears whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """core.whole's, for a path that the user has named."""
     try:
-        yield partial
-        partial.replace(path)
+        with whole(path) as partial:
+            yield partial
     except OSError as error:
         raise GlintError(f"--out {path} cannot be written: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)

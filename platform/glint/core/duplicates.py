@@ -17,8 +17,8 @@ NUM_BITS = LOW * LOW
 NEAR_BITS = 4
 """Images whose hashes differ in at most so many bits look the same: after recompression, scaling or a small change of
 brightness few bits differ, between unlike pictures about half."""
-BLOCK = 256
-"""Images that are compared with all the others at once, so that memory stays small."""
+PAIRS = 2**24
+"""Images times others that are compared at once, in 150 MB."""
 
 
 def perceptual_hash(grey: Array) -> int:
@@ -47,8 +47,9 @@ def near_duplicates(hashes: Array, others: Array, max_bits: int = NEAR_BITS) -> 
     """
     distinct, places = np.unique(others, return_index=True)
     found = []
-    for start in range(0, len(hashes) if len(distinct) else 0, BLOCK):
-        bits = np.bitwise_count(hashes[start : start + BLOCK, None] ^ distinct[None, :])
+    block = max(1, PAIRS // max(1, len(distinct)))
+    for start in range(0, len(hashes) if len(distinct) else 0, block):
+        bits = np.bitwise_count(hashes[start : start + block, None] ^ distinct[None, :])
         nearest = bits.argmin(1)
         for row in np.flatnonzero(bits.min(1) <= max_bits):
             found.append((start + int(row), int(places[nearest[row]]), int(bits[row, nearest[row]])))

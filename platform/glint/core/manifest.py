@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from glint.core.classes import class_order
 from glint.core.errors import GlintError
 from glint.core.job import CHUNK_ROWS
 from glint.core.splits import SPLITS
+from glint.core.whole import whole
 
 SCHEMA = pa.schema(
     [
@@ -138,13 +138,9 @@ def write_manifest(
     the images were listed, `parent` is the digest of the manifest that this one follows. GlintError if there is no row.
     """
     place = Path(path).expanduser().absolute()
-    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
     footer = {"source": source, "split_rule": dict(split_rule or {}), "parent": parent}
-    try:
+    with whole(place) as partial:
         _write(partial, _row_groups(batches), footer)
-        partial.replace(place)
-    finally:
-        partial.unlink(missing_ok=True)
     return Manifest.open(place)
 
 

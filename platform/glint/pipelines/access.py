@@ -1,6 +1,6 @@
-"""Whether images can be read at all, asked once for each container before a long job begins.
+"""Whether images can be read at all, asked once for each container before a long job begins, and those that can.
 
-To be called before Ray starts, and before what takes long to import: a wrong setting is then said within seconds.
+To be asked before Ray starts, and before what takes long to import: a wrong setting is then said within seconds.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glint.adapters.blob_account import addressable, container_and_key
 from glint.adapters.images import Images
+from glint.core.errors import ImageError
 from glint.core.manifest import Manifest
 
 
@@ -48,3 +50,11 @@ def _some_of(manifest: Manifest) -> Iterator[str]:
             known = file.metadata.row_group(group).column(number).statistics
             if known is not None and known.has_min_max:
                 yield from (known.min, known.max)
+
+
+def readable(rows: pa.Table, images: Images, at_once: int) -> Iterator[bytes]:
+    """Those images of a table (uri, etag) that can be read, in order; `at_once` of them are asked for at a time."""
+    for part in rows.select(["uri", "etag"]).to_batches(max_chunksize=at_once):
+        for data in images.read_many(part["uri"].to_pylist(), part["etag"].to_pylist()):
+            if not isinstance(data, ImageError):
+                yield data

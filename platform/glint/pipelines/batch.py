@@ -29,6 +29,7 @@ from glint.core.outcome import ModelRef
 from glint.core.outcome_files import write_parquet
 from glint.core.progress import Progress
 from glint.core.stores import Bridge, outcome_pages
+from glint.core.whole import whole
 from glint.pipelines.batch_run import BatchRun, job_folder
 from glint.pipelines.bottleneck import Work
 from glint.pipelines.chunk_actors import ChunkActors
@@ -223,19 +224,17 @@ def _freeze(manifest: Manifest, path: Path) -> None:
         if Manifest.open(path).digest == manifest.digest:
             return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    shutil.copyfile(manifest.path, partial)
-    if Manifest.open(partial).digest != manifest.digest:
-        raise GlintError(f"--input {manifest.path} was changed while it was copied; run the same command again")
-    partial.replace(path)
+    with whole(path) as partial:
+        shutil.copyfile(manifest.path, partial)
+        if Manifest.open(partial).digest != manifest.digest:
+            raise GlintError(f"--input {manifest.path} was changed while it was copied; run the same command again")
 
 
 def _write_parquet(run: BatchRun, bridge: Bridge) -> str:
-    """All outcomes as a file, which appears whole or not at all; a page of them in memory at a time."""
+    """All outcomes as a file, a page of them in memory at a time."""
     path = run.folder / "outcomes.parquet"
-    partial = path.with_suffix(".partial")
-    bridge.run(write_parquet(partial, outcome_pages(run.store, run.id)))
-    partial.replace(path)
+    with whole(path) as partial:
+        bridge.run(write_parquet(partial, outcome_pages(run.store, run.id)))
     return str(path)
 
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from glint.adapters.images import Images
 from glint.core.bootstrap import Resampling, bootstrap
 from glint.core.duplicates import identical, near_duplicates
-from glint.core.errors import GlintError, ImageError, one_line
+from glint.core.errors import GlintError, one_line
 from glint.core.finding import Finding
 from glint.core.gate import (
     GateReport,
@@ -35,6 +35,7 @@ from glint.core.gate import (
 from glint.core.leaks import Leaks, NearDuplicate, leakage
 from glint.core.manifest import Manifest
 from glint.core.progress import Progress
+from glint.pipelines.access import readable
 from glint.pipelines.evaluate import Candidate, score_split
 from glint.pipelines.evaluation import ScoredSplit, compare, scores_of
 from glint.pipelines.fingerprints import take_fingerprints
@@ -126,13 +127,8 @@ def _try_out(challenger: Candidate, champion: Candidate | None, trial: Trial, pr
     """The rules that look at the model itself, in this process."""
     ours, theirs = challenger.open_predictor(), champion.open_predictor() if champion else None
     figures = _selftest(challenger, ours, trial.limits)
-    rows = labelled_table(trial.manifest, trial.split, (), challenger.multi_label).select(["uri", "etag"])
-    files = (
-        data
-        for part in rows.to_batches(max_chunksize=NUM_PICTURES)
-        for data in trial.images.read_many(part["uri"].to_pylist(), part["etag"].to_pylist())
-    )
-    pictures = list(islice((data for data in files if not isinstance(data, ImageError)), NUM_PICTURES))
+    rows = labelled_table(trial.manifest, trial.split, (), challenger.multi_label)
+    pictures = list(islice(readable(rows, trial.images, NUM_PICTURES), NUM_PICTURES))
     if not pictures:
         raise GlintError(f"no image of {trial.split} can be read any more, so there is nothing to time")
     predictors = [ours, theirs] if theirs else [ours]

@@ -80,8 +80,11 @@ def _csv(text: str, uri: str) -> Iterator[Entry]:
     rows = csv.DictReader(io.StringIO(text))
     if "uri" not in (rows.fieldnames or ()):
         raise GlintError(f"input {uri} needs a column uri; it has {', '.join(rows.fieldnames or ()) or 'none'}")
-    for row in rows:
-        yield _named(row, uri, rows.line_num)
+    try:
+        for row in rows:
+            yield _named(row, uri, rows.line_num)
+    except csv.Error as error:
+        raise GlintError(f"input {uri}, line {rows.line_num}, is not CSV: {error}") from None
 
 
 def _jsonl(text: str, uri: str) -> Iterator[Entry]:
@@ -90,7 +93,7 @@ def _jsonl(text: str, uri: str) -> Iterator[Entry]:
             continue
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise GlintError(f"input {uri}, line {number}, is not JSON") from None
         yield _named(entry if isinstance(entry, dict) else {"uri": entry}, uri, number)
 
@@ -99,7 +102,12 @@ def _named(row: Mapping[str | None, Any], uri: str, number: int) -> Entry:
     """A row as text, without cells that have no name."""
     if not isinstance(row.get("uri"), str) or not row["uri"]:
         raise GlintError(f"input {uri}, line {number}, needs a uri, which is text")
-    return {name: _cell(value) for name, value in row.items() if name}
+    cells = {name: _cell(value) for name, value in row.items() if name}
+    try:
+        "".join(one for pair in cells.items() for one in pair if one).encode()
+    except UnicodeEncodeError:
+        raise GlintError(f"input {uri}, line {number}, has half of a character, which is no text") from None
+    return cells
 
 
 def _cell(value: Any) -> str | None:

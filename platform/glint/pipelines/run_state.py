@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from glint.core.errors import GlintError
 from glint.core.locks import locked
+from glint.core.whole import write_whole
 
 RUN = "run.json"
 """What the run is: the digests of its recipe and manifest, and what identifies its weights."""
@@ -51,16 +51,6 @@ def write_identity(directory: Path, identity: Mapping[str, str]) -> None:
     """Write down what the run in a directory is."""
     directory.mkdir(parents=True, exist_ok=True)
     write_whole(directory / RUN, json.dumps(dict(identity), indent=2) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that a reader finds as it was before or as it is then, whatever happens in between."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def last_epoch(directory: Path) -> int | None:

@@ -26,12 +26,14 @@ import glint
 from glint.adapters.images import Images
 from glint.adapters.registry import Registry
 from glint.adapters.tracking import MANIFEST
-from glint.core.errors import GlintError, ImageError
+from glint.core.errors import GlintError
 from glint.core.manifest import Manifest
 from glint.core.names import check_name
 from glint.core.outcome import counted
 from glint.core.progress import Progress
 from glint.core.recipe import Recipe
+from glint.core.whole import write_whole
+from glint.pipelines.access import readable
 from glint.pipelines.board import Seen, Watcher
 from glint.pipelines.checkpoint_bundle import checkpoint_bundle
 from glint.pipelines.engines import add_engines
@@ -40,7 +42,7 @@ from glint.pipelines.learner import TrainingPlan
 from glint.pipelines.loading import CACHE_SHARE, Load, cache_images
 from glint.pipelines.loop import KEPT_BY
 from glint.pipelines.run_checks import check_network, check_run
-from glint.pipelines.run_state import alone_in, check_identity, last_epoch, write_identity, write_whole
+from glint.pipelines.run_state import alone_in, check_identity, last_epoch, write_identity
 from glint.pipelines.targets import labelled_table
 from glint.pipelines.weights import exact_weights, resolve_weights, weights_identity
 from glint.vision.backbone import build_and_report
@@ -157,6 +159,8 @@ def train(run: TrainingRun, progress: Progress, fresh: bool = False) -> Trained:
     check_run(run)
     check_workers(run.workers, run.recipe)
     with alone_in(run.directory):
+        if not fresh and (before := finished(run, progress)):  # by whoever was in there until now
+            return before
         identity = run.identity  # while its weights are there
         if not fresh:
             check_identity(run.directory, identity)
@@ -305,11 +309,10 @@ def _log(run: TrainingRun, mlflow_run: str, finished: list[dict[str, float]], pr
 
 def _example(run: TrainingRun, table: pa.Table) -> bytes:
     """The first readable training image, as the registered model's input example."""
-    for part in table.select(["uri", "etag"]).to_batches(max_chunksize=EXAMPLES_AT_ONCE):
-        for data in run.images.read_many(part["uri"].to_pylist(), part["etag"].to_pylist()):
-            if not isinstance(data, ImageError):
-                return bytes(data)
-    raise GlintError(f"none of the training images of {run.manifest.path} can be read any more")
+    first = next(readable(table, run.images, EXAMPLES_AT_ONCE), None)
+    if first is None:
+        raise GlintError(f"none of the training images of {run.manifest.path} can be read any more")
+    return first
 
 
 def _say_bad_images(seen: Seen, progress: Progress) -> None:

@@ -24,12 +24,13 @@ from glint.core.errors import GlintError
 from glint.core.progress import Progress, Silent
 from glint.core.recipe import Recipe, with_fields
 from glint.core.space import Space, Values
+from glint.core.whole import write_whole
 from glint.pipelines.board import in_thread, open_board
 from glint.pipelines.fitting import BEST_BY, Room, check_workers, fit, open_room
 from glint.pipelines.loading import CACHE_SHARE
 from glint.pipelines.loop import EPOCHS_DONE
 from glint.pipelines.run_checks import check_optimizer, check_run
-from glint.pipelines.run_state import alone_in, last_epoch, write_whole
+from glint.pipelines.run_state import alone_in, last_epoch
 from glint.pipelines.train import TrainingRun, make_plan
 from glint.pipelines.trial_scores import note_score, read_scores
 from glint.vision.backbone import check_backbone

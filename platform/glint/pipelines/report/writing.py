@@ -12,6 +12,7 @@ from glint.adapters.images import Images
 from glint.core.bootstrap import MIN_JUDGED_GROUPS, ScoreIntervals
 from glint.core.errors import GlintError
 from glint.core.slices import MAX_VALUES, MIN_SLICE
+from glint.core.whole import write_whole
 from glint.pipelines.report.confusion import confusion_picture
 from glint.pipelines.report.content import (
     class_rows,
@@ -30,7 +31,6 @@ from glint.pipelines.report.content import (
 from glint.pipelines.report.curves import MAX_PANELS, MIN_IMAGES, curves, curves_picture, drawable
 from glint.pipelines.report.mistakes import most_confident_mistakes, suspected_pairs, suspects
 from glint.pipelines.report.sureness import MIN_IN_BIN, coverage_picture, reliability_picture
-from glint.pipelines.run_state import write_whole
 from glint.vision.explain import Explainer
 
 if TYPE_CHECKING:
