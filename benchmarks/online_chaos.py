@@ -1,12 +1,12 @@
 """Killing, upgrading and swapping under load: who notices?
 
-python benchmarks/online_chaos.py [--requests 10000]
+python benchmarks/online_chaos.py [--requests 20000]
 
 Two replicas of a tiny network on Ray Serve, 16 clients that never pause (benchmarks/load.py). First a replica is
 killed: only requests that were in flight may fail, each with a status on which clients try again. Then, during
 `--requests` requests, all replicas are replaced by a rolling upgrade of code and config, and the alias moves to another
 version twice: none may fail.
-GLINT_SERVE_INGRESS=haproxy tries the same behind HAProxy, which takes --requests 20000 for it to last long enough.
+GLINT_SERVE_INGRESS=proxy tries the same behind Serve's Python proxy, for which --requests 10000 last long enough.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ from glint.emulators.servers import Azurite, CosmosEmulator
 from glint.pipelines.batch_run import BatchRun
 from glint.pipelines.boards import write_boards
 from glint.pipelines.snapshot import snapshot
-from glint.pipelines.train import Trained, TrainingRun, train
+from glint.pipelines.train import train
+from glint.pipelines.training_run import Trained, TrainingRun
 from glint.vision.backbone import build_model
 from glint.vision.bundle import Bundle, BundleInfo, write_bundle
 from glint.wiring import open_images, open_limits, open_model, open_predictor, open_registry, open_store, start_ray

@@ -125,6 +125,7 @@ def test_an_image_that_may_be_the_end_of_a_server_is_sent_once_more_and_not_agai
     [
         (problem(408, "timed_out"), "408: it is timed_out", 408),
         (httpx.ReadTimeout("timed out"), "no answer in time: timed out", None),
+        (httpx.WriteTimeout("timed out"), "no answer in time: timed out", None),
     ],
 )
 def test_an_image_that_takes_too_long_is_not_sent_again(answer: Any, said: str, status: int | None) -> None:
@@ -190,4 +191,10 @@ def test_asyncio_callers_get_the_same() -> None:
             return (await calling.classify(b"x")).label
 
     assert asyncio.run(ask()) == "good"
+    assert len(seen) == 2
+
+
+def test_a_question_about_a_job_that_took_too_long_is_asked_once_more() -> None:
+    calling, seen = client(httpx.ReadTimeout("timed out"), httpx.Response(200))
+    calling.request("GET", "/v1/batch/jobs")
     assert len(seen) == 2

@@ -17,7 +17,7 @@ from glint.pipelines.batch import run_batch
 from glint.pipelines.batch_run import BatchRun
 from glint.pipelines.evaluate import score_split
 from glint.pipelines.targets import labelled_table
-from glint.pipelines.train import Trained
+from glint.pipelines.training_run import Trained
 from glint.serving.online import start_online, stop_online
 from glint.settings import Settings
 from glint.wiring import open_images, open_predictor, serving_sources

@@ -36,6 +36,7 @@ NOTHING_DONE = frozenset({429, 503})
 BROKEN_OFF = frozenset({502, 504})
 TIMED_OUT = 408
 UNCONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+TOO_LATE = (httpx.ReadTimeout, httpx.WriteTimeout)
 MISUSED = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 LONGEST_WAIT_S = 120
@@ -110,9 +111,8 @@ class Client:
 
         What has the same `sticky`, such as a line, falls to the same side of a canary; by default the image decides.
         """
-        return _parsed(
-            self.request("POST", "/v1/classify", **_question(image, model, top_k, explain, sticky)), Classification
-        )
+        question = _question(image, model, top_k, explain, sticky)
+        return _parsed(self.request("POST", "/v1/classify", late=False, **question), Classification)
 
     def model(self, name: str | None = None) -> Served:
         """What is served under this name."""
@@ -123,13 +123,16 @@ class Client:
         """Batch endpoints and their jobs."""
         return Batch(self.request)
 
-    def request(self, method: str, path: str, *, idempotent: bool = True, **options: Any) -> httpx.Response:
+    def request(
+        self, method: str, path: str, *, idempotent: bool = True, late: bool = True, **options: Any
+    ) -> httpx.Response:
         """A successful response to any request; `options` are httpx's.
 
-        What is not idempotent is tried again only where the server cannot have begun with it.
+        What is not idempotent is tried again only where the server cannot have begun with it; and what took longer than
+        `timeout_s`, where `late`.
         """
         outcomes = [self._attempt(method, path, options)]
-        while (pause_s := _pause_s(outcomes, idempotent, self._max_attempts)) is not None:
+        while (pause_s := _pause_s(outcomes, idempotent, late, self._max_attempts)) is not None:
             time.sleep(pause_s)
             outcomes.append(self._attempt(method, path, options))
         return _successful(outcomes[-1])
@@ -177,7 +180,7 @@ class AsyncClient:
     ) -> Classification:
         """As Client.classify."""
         question = _question(image, model, top_k, explain, sticky)
-        return _parsed(await self.request("POST", "/v1/classify", **question), Classification)
+        return _parsed(await self.request("POST", "/v1/classify", late=False, **question), Classification)
 
     async def model(self, name: str | None = None) -> Served:
         """What is served under this name."""
@@ -188,10 +191,12 @@ class AsyncClient:
         """Batch endpoints and their jobs."""
         return AsyncBatch(self.request)
 
-    async def request(self, method: str, path: str, *, idempotent: bool = True, **options: Any) -> httpx.Response:
+    async def request(
+        self, method: str, path: str, *, idempotent: bool = True, late: bool = True, **options: Any
+    ) -> httpx.Response:
         """As Client.request."""
         outcomes = [await self._attempt(method, path, options)]
-        while (pause_s := _pause_s(outcomes, idempotent, self._max_attempts)) is not None:
+        while (pause_s := _pause_s(outcomes, idempotent, late, self._max_attempts)) is not None:
             await asyncio.sleep(pause_s)
             outcomes.append(await self._attempt(method, path, options))
         return _successful(outcomes[-1])
@@ -251,11 +256,12 @@ def _parsed(response: httpx.Response, kind: type[Answer]) -> Answer:
         raise StrangerError(f"what answers at {response.url} is no glint, by its {sort[:100]}: {wanted}") from None
 
 
-def _pause_s(outcomes: Sequence[Outcome], idempotent: bool, max_attempts: int) -> float | None:
+def _pause_s(outcomes: Sequence[Outcome], idempotent: bool, late: bool, max_attempts: int) -> float | None:
     """Seconds until the next attempt, exponential with full jitter beyond what the server asks; None for no more."""
     *before, latest = outcomes
     asked_s = _asked_s(latest)
     again = _undone(latest) or (idempotent and _broken_off(latest) and not any(map(_broken_off, before)))
+    again = again and (late or not isinstance(latest, TOO_LATE))
     if not again or len(outcomes) >= max_attempts or asked_s > LONGEST_WAIT_S:
         return None
     return asked_s + random.uniform(0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** len(outcomes)))
@@ -272,7 +278,7 @@ def _broken_off(outcome: Outcome) -> bool:
     """Whether the server may have begun, and did not end."""
     if isinstance(outcome, httpx.Response):
         return outcome.status_code in BROKEN_OFF
-    return not isinstance(outcome, (*UNCONNECTED, *MISUSED, httpx.ReadTimeout))
+    return not isinstance(outcome, (*UNCONNECTED, *MISUSED))
 
 
 def _asked_s(outcome: Outcome) -> int:
@@ -283,7 +289,7 @@ def _asked_s(outcome: Outcome) -> int:
 
 def _successful(outcome: Outcome) -> httpx.Response:
     if not isinstance(outcome, httpx.Response):
-        kind = "no answer in time" if isinstance(outcome, httpx.ReadTimeout) else "nothing answers"
+        kind = "no answer in time" if isinstance(outcome, TOO_LATE) else "nothing answers"
         raise UnavailableError(f"{kind}: {str(outcome) or type(outcome).__name__}") from outcome
     if outcome.is_success:
         return outcome

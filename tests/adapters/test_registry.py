@@ -16,7 +16,7 @@ from tests.colours import register
 from glint.adapters.registry import Registry
 from glint.adapters.tracking import MANIFEST
 from glint.core.errors import GlintError
-from glint.pipelines.train import Trained
+from glint.pipelines.training_run import Trained
 from glint.serving.addresses import free_port, wait_until_answering
 from glint.settings import Settings
 from glint.vision.bundle import Bundle

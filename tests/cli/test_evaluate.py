@@ -137,6 +137,6 @@ def test_images_that_the_settings_let_nobody_read_are_told_before_ray_starts(
         "promote": [name, "--version", "1"],
         "policy": [f"{name}/1"],
     }
-    asked = [verb, *options[verb], "--manifest", str(manifest)]
+    asked = [verb, *options[verb], "--manifest", str(manifest), "--split", "test"]
     with pytest.raises(GlintError, match="needs a storage account: set GLINT_BLOB_ACCOUNT"):
         CliRunner().invoke(app, asked, catch_exceptions=False)

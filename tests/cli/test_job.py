@@ -16,7 +16,7 @@ from glint.core.errors import GlintError
 from glint.core.policy import Policy
 from glint.core.stores import Bridge
 from glint.core.submission import LEASE, JobInput, Submission
-from glint.pipelines.train import Trained
+from glint.pipelines.training_run import Trained
 from glint.settings import Settings
 from glint.wiring import open_model, open_registry, open_store
 

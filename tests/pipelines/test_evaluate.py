@@ -14,7 +14,7 @@ from glint.core.policy import Policy
 from glint.pipelines.evaluate import Candidate, evaluate, score_split
 from glint.pipelines.evaluation import Evaluation
 from glint.pipelines.targets import labelled_table
-from glint.pipelines.train import Trained
+from glint.pipelines.training_run import Trained
 from glint.settings import Settings
 from glint.vision.bundle import Bundle, write_bundle
 from glint.vision.predictor import Predictor

@@ -19,7 +19,8 @@ from glint.pipelines.fitting import Room, Workers, _halved, check_workers, parse
 from glint.pipelines.growing import image_size
 from glint.pipelines.learner import TrainingPlan
 from glint.pipelines.share import Share
-from glint.pipelines.train import TrainingRun, make_plan
+from glint.pipelines.train import make_plan
+from glint.pipelines.training_run import TrainingRun
 
 
 @pytest.mark.parametrize(("text", "bounds"), [("1", (1, 1)), ("4", (4, 4)), ("2:4", (2, 4))])

@@ -18,7 +18,7 @@ from glint.pipelines import gate
 from glint.pipelines.evaluate import Candidate
 from glint.pipelines.gate import Trial, _selftest, _training_groups, run_gate
 from glint.pipelines.lineage import Origin
-from glint.pipelines.train import Trained
+from glint.pipelines.training_run import Trained
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
 from glint.vision.selftest import run_selftest

@@ -10,7 +10,8 @@ from tests.pipelines.progress import Told
 
 from glint.core.recipe import with_fields
 from glint.pipelines.fitting import Workers
-from glint.pipelines.train import TrainingRun, train
+from glint.pipelines.train import train
+from glint.pipelines.training_run import TrainingRun
 
 pytestmark = pytest.mark.slow
 

@@ -72,6 +72,7 @@ def test_a_list_is_no_image_to_have_a_limit(tmp_path: Path) -> None:
         ("a.jsonl", b'{"uri": "/data/a.jpg"}\nnothing\n', "line 2, is not JSON"),
         ("a.jsonl", b"[" * 100_000, "line 1, is not JSON"),
         ("a.jsonl", b'{"uri": "/data/\\ud800.jpg"}\n', "line 1, has half of a character"),
+        ("a.csv", b"uri," + b"x" * 200_000, "line 0, is not CSV: field larger than field limit"),
         ("a.csv", b"uri\n/data/a.jpg\n" + b"x" * 200_000, "line 2, is not CSV: field larger than field limit"),
         ("a.jsonl", b'{"path": "/data/a.jpg"}\n', "line 1, needs a uri"),
     ],

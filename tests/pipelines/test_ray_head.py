@@ -16,7 +16,7 @@ import pytest
 
 from glint.adapters.sqlite_store import SqliteStore
 from glint.core.stores import Bridge, outcome_pages
-from glint.pipelines.train import Trained
+from glint.pipelines.training_run import Trained
 
 pytestmark = pytest.mark.slow
 NUM_IMAGES = 1500

@@ -11,7 +11,8 @@ from torch import nn
 from glint.core.errors import GlintError
 from glint.core.recipe import Preprocessing, Recipe, with_fields
 from glint.pipelines.run_checks import check_normalisation, check_optimizer
-from glint.pipelines.train import TrainingRun, make_plan, train
+from glint.pipelines.train import make_plan, train
+from glint.pipelines.training_run import TrainingRun
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lookahead_adamw", "lamb"])

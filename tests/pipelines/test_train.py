@@ -13,7 +13,8 @@ from glint.core.intervals import within_one_standard_error
 from glint.core.manifest import write_manifest
 from glint.core.recipe import Optimisation
 from glint.pipelines.run_state import write_identity
-from glint.pipelines.train import TRAINED, Trained, TrainingRun, _example, finished, make_plan, train
+from glint.pipelines.train import TRAINED, _example, finished, make_plan, train
+from glint.pipelines.training_run import Trained, TrainingRun
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
 

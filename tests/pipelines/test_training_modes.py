@@ -17,7 +17,8 @@ from glint.core.manifest import Manifest
 from glint.core.recipe import Recipe, with_fields
 from glint.pipelines.fitting import Workers
 from glint.pipelines.snapshot import snapshot
-from glint.pipelines.train import Trained, TrainingRun, train
+from glint.pipelines.train import train
+from glint.pipelines.training_run import Trained, TrainingRun
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
 from glint.vision.predictor import Predictor

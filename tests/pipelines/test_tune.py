@@ -15,7 +15,7 @@ from glint.core.recipe import read_recipe
 from glint.core.space import Space, Values
 from glint.pipelines.fitting import BEST_BY
 from glint.pipelines.loop import EPOCHS_DONE
-from glint.pipelines.train import TrainingRun
+from glint.pipelines.training_run import TrainingRun
 from glint.pipelines.trial_scores import note_score, read_scores
 from glint.pipelines.trials import write_trials
 from glint.pipelines.tune import Teller, Trial, Tuned, Tuning, _trial, run_tuning

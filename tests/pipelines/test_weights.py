@@ -18,7 +18,7 @@ from glint.core.errors import GlintError
 from glint.emulators.faults import Asked, Fault
 from glint.emulators.proxy import Proxy
 from glint.emulators.servers import Azurite
-from glint.pipelines.train import Trained
+from glint.pipelines.training_run import Trained
 from glint.pipelines.weights import resolve_weights, weights_identity
 from glint.settings import Settings
 from glint.vision.backbone import build_and_report

@@ -5,9 +5,8 @@ import io
 import threading
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from glint.adapters.images import Images
+from glint.serving.answering import together
 from glint.serving.api import create_app
 from glint.serving.bodies import BodyLimits
 from glint.serving.classifier import Classifier
@@ -308,43 +308,51 @@ def test_json_of_many_parts_is_refused_before_it_fills_the_memory(bundle: Bundle
         assert peak_bytes < 10 * len(body)
 
 
-def test_a_request_that_is_refused_reads_no_more_addresses(predictor: Predictor) -> None:
-    read: list[str] = []
+def test_where_one_answer_of_several_is_none_the_others_end_at_once() -> None:
+    ended = asyncio.Event()
 
-    @asynccontextmanager
-    async def open_uri(uri: str) -> AsyncIterator[bytes]:
-        if uri != "az://0":
-            await asyncio.sleep(0)
-            raise ProblemError(503, "overloaded", "the images of other requests fill the memory")
+    async def wait() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            read.append(uri)
-        yield b""
+            ended.set()
 
-    models = Models([Source("boards", lambda: Found("3", lambda: predictor))], Classifier(1), Metrics())
-    client = TestClient(create_app(models, BodyLimits(), open_uri))
-    answer = client.post("/v1/classify", json={"images": [{"uri": f"az://{number}"} for number in range(3)]})
-    assert_problem(answer, 503, "overloaded")
-    assert read == ["az://0"], "it waits no more"
+    async def refuse() -> None:
+        await asyncio.sleep(0)
+        raise ProblemError(503, "overloaded", "the images of other requests fill the memory")
+
+    async def ask() -> None:
+        with pytest.raises(ProblemError):
+            await together([wait(), refuse()])
+        await asyncio.wait_for(ended.wait(), 5)
+
+    asyncio.run(ask())
 
 
-def test_blobs_that_requests_hold_are_bounded_and_given_back() -> None:
+def test_blobs_that_requests_hold_are_bounded_and_wait_for_room() -> None:
     class Blobs(Images):
         def read(self, uri: str, etag: str | None = None) -> bytes:
             return bytes(600)
 
     async def ask() -> None:
         uris = AllowedUris(Blobs(), ["az://boards"], held := Held(1000))
-        async with uris.open("az://boards/a.jpg") as data:
-            assert (len(data), held.num_bytes) == (600, 600)
-            with pytest.raises(ProblemError) as refused:
-                async with uris.open("az://boards/b.jpg"):
-                    pass
-            assert (refused.value.status, refused.value.reason) == (503, "overloaded")
-        async with uris.open("az://boards/b.jpg"):
-            assert held.num_bytes == 600
-        assert held.num_bytes == 0
+        most = 0
+
+        async def one(number: int) -> None:
+            nonlocal most
+            async with uris.open(f"az://boards/{number}.jpg") as data:
+                most = max(most, held.num_bytes)
+                await asyncio.sleep(0.001)
+                assert len(data) == 600
+
+        await asyncio.wait_for(asyncio.gather(*map(one, range(20))), 10)
+        assert (most, held.num_bytes) == (600, 0)
+        with pytest.raises(ProblemError, match="below no prefix"):
+            await one_of_another(uris)
+
+    async def one_of_another(uris: AllowedUris) -> None:
+        async with uris.open("az://others/a.jpg"):
+            pass
 
     asyncio.run(ask())
 

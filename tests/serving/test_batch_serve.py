@@ -21,7 +21,7 @@ import glint
 from glint.core.books import Books
 from glint.core.stores import Bridge
 from glint.core.submission import JobInput, Submission
-from glint.pipelines.train import Trained
+from glint.pipelines.training_run import Trained
 from glint.serving.batch_answers import JobProgress
 from glint.serving.batch_serve import start_batch, stop_batch
 from glint.settings import Settings

@@ -289,3 +289,28 @@ def test_tokens_of_known_keys_wait_for_no_others(
         assert set(await asyncio.gather(*unknown)) == {None}
 
     asyncio.run(ask())
+
+
+def test_keys_that_are_fetched_outlast_the_caller_that_they_were_fetched_for(
+    authority: str, signer: rsa.RSAPrivateKey, answers: list[Callable[[], bytes]]
+) -> None:
+    over, asked = threading.Event(), threading.Event()
+
+    def slowly() -> bytes:
+        asked.set()
+        over.wait(10)
+        return answers[-1]()
+
+    async def ask() -> None:
+        answers.insert(0, slowly)
+        tokens = EntraTokens(EntraSettings("tenant", "api://glint", authority))
+        first = asyncio.create_task(tokens.find(token(authority, signer)))
+        while not asked.is_set():
+            await asyncio.sleep(0.01)
+        first.cancel()
+        second = asyncio.create_task(tokens.find(token(authority, signer)))
+        over.set()
+        assert await second
+        assert first.cancelled()
+
+    asyncio.run(ask())

@@ -53,7 +53,7 @@ def haproxy(*replicas: int) -> Iterator[tuple[str, Path]]:
     """HAProxy as glint runs it before replicas at these ports: its address and its configuration."""
     with TemporaryDirectory(dir="/tmp") as name:  # a short path, for the sockets
         folder, port = Path(name), free_port("127.0.0.1", 0)
-        asked = environment(folder, "127.0.0.1", 30)
+        asked = environment(folder, 30)
         config = written_by_ray(folder, port, replicas, asked)
         program = [asked["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config), "-dR"]
         with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as running:

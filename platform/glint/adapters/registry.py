@@ -87,6 +87,12 @@ class Registry(Tracking):
         from mlflow.exceptions import MlflowException
 
         try:
+            self._client.get_registered_model(name)  # first: whoever may add versions may perhaps make no models
+            return
+        except MlflowException as error:
+            if error.error_code not in ABSENT:
+                raise
+        try:
             self._client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":

@@ -51,10 +51,14 @@ class Tracking:
 
     def _check_answers(self) -> None:
         """Raise GlintError where nothing listens at the server's address, which MLflow would try for minutes."""
-        from requests.utils import get_environ_proxies
+        from requests.utils import get_environ_proxies, select_proxy
 
         url = urlsplit(self.tracking_uri)
-        if url.scheme in PORTS and url.hostname and not get_environ_proxies(self.tracking_uri):
+        if (
+            url.scheme in PORTS
+            and url.hostname
+            and not select_proxy(self.tracking_uri, get_environ_proxies(self.tracking_uri))
+        ):
             reach(url.hostname, url.port or PORTS[url.scheme], "GLINT_MLFLOW_URI")
 
     @cached_property

@@ -29,7 +29,8 @@ from glint.pipelines.boards import write_boards
 from glint.pipelines.evaluate import evaluate
 from glint.pipelines.evaluation import Evaluation
 from glint.pipelines.snapshot import Summary, snapshot
-from glint.pipelines.train import Trained, TrainingRun, train
+from glint.pipelines.train import train
+from glint.pipelines.training_run import Trained, TrainingRun
 from glint.serving.online import start_online, stop_online
 from glint.settings import Settings
 from glint.wiring import (

@@ -43,7 +43,7 @@ def evaluate(
 
     settings = Settings()
     opened, images = Manifest.open(manifest), open_images(settings)
-    check_access(opened, images)
+    check_access(opened, images, split)
     found = open_model(model, settings, engine)
 
     # Only now what takes seconds to import: what is wrong with the files was said without it.

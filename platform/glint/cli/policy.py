@@ -69,7 +69,7 @@ def policy(
             from glint.pipelines.policy import try_on_split
 
             labelled, opening, images = Manifest.open(manifest), uncalibrated(model, settings), open_images(settings)
-            check_access(labelled, images)
+            check_access(labelled, images, split)
             with progress() as told:
                 start(settings, told)
                 tried = try_on_split(model.bundle, new, opening, labelled, split, images, told)

@@ -13,7 +13,7 @@ from glint.settings import Settings
 from glint.wiring import open_images, open_limits, open_registry
 
 if TYPE_CHECKING:
-    from glint.pipelines.train import TrainingRun
+    from glint.pipelines.training_run import TrainingRun
 
 
 def open_run(
@@ -33,7 +33,7 @@ def open_run(
     check_access(opened, images)
 
     from glint.pipelines.fitting import parse_workers
-    from glint.pipelines.train import TrainingRun
+    from glint.pipelines.training_run import TrainingRun
 
     return TrainingRun(
         recipe=science,

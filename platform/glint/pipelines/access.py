@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from glint.adapters.blob_account import addressable, container_and_key
@@ -25,20 +26,25 @@ def check_input(source: str, images: Images) -> None:
         check_access(Manifest.open(source, option="--input"), images)
 
 
-def check_access(manifest: Manifest, images: Images) -> None:
-    """Raise GlintError where the settings let nobody read a container that the manifest names.
+def check_access(manifest: Manifest, images: Images, split: str | None = None) -> None:
+    """Raise GlintError where the settings let nobody read a container that the manifest, or its split, names.
 
     A job would otherwise give every image its outcome `denied`, once and for all; what is wrong with single blobs stays
     their outcome. One request for each container, however long the manifest is.
     """
     asked = set[str]()
-    for uri in _some_of(manifest):
+    for uri in _some_of(manifest) if split is None else _all_of(manifest, split):
         if not uri.startswith("az://"):
             continue
         container, key = container_and_key(uri)
         if container not in asked and addressable(key):
             asked.add(container)
             images.check_readable(uri)
+
+
+def _all_of(manifest: Manifest, split: str) -> Iterator[str]:
+    for batch in manifest.batches(["uri", "split"]):
+        yield from batch.filter(pc.equal(batch["split"], split))["uri"].to_pylist()
 
 
 def _some_of(manifest: Manifest) -> Iterator[str]:

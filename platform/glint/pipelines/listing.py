@@ -78,9 +78,9 @@ def _text(uri: str, images: Images) -> str:
 
 def _csv(text: str, uri: str) -> Iterator[Entry]:
     rows = csv.DictReader(io.StringIO(text))
-    if "uri" not in (rows.fieldnames or ()):
-        raise GlintError(f"input {uri} needs a column uri; it has {', '.join(rows.fieldnames or ()) or 'none'}")
     try:
+        if "uri" not in (rows.fieldnames or ()):
+            raise GlintError(f"input {uri} needs a column uri; it has {', '.join(rows.fieldnames or ()) or 'none'}")
         for row in rows:
             yield _named(row, uri, rows.line_num)
     except csv.Error as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
 
 import torch
 from timm.optim import create_optimizer_v2, list_optimizers
@@ -16,10 +15,8 @@ from glint.core.recipe import Recipe
 from glint.pipelines.frozen import linear_head
 from glint.pipelines.growing import SIZE_STEP
 from glint.pipelines.targets import labelled_table
+from glint.pipelines.training_run import TrainingRun
 from glint.vision.backbone import check_backbone, check_hub, hub_normalisation, is_hub
-
-if TYPE_CHECKING:
-    from glint.pipelines.train import TrainingRun
 
 
 def check_run(run: TrainingRun) -> None:

@@ -31,7 +31,8 @@ from glint.pipelines.loading import CACHE_SHARE
 from glint.pipelines.loop import EPOCHS_DONE
 from glint.pipelines.run_checks import check_optimizer, check_run
 from glint.pipelines.run_state import alone_in, last_epoch
-from glint.pipelines.train import TrainingRun, make_plan
+from glint.pipelines.train import make_plan
+from glint.pipelines.training_run import TrainingRun
 from glint.pipelines.trial_scores import note_score, read_scores
 from glint.vision.backbone import check_backbone
 

@@ -22,7 +22,7 @@ class Admission:
     """
 
     def __init__(self, num_threads: int, max_wait_s: float) -> None:
-        self._num_threads, self.max_wait_s = num_threads, max_wait_s
+        self._num_threads, self._max_wait_s = num_threads, max_wait_s
         self._lock = threading.Lock()
         self._mean_s = 0.0
         self.pending = 0
@@ -41,8 +41,8 @@ class Admission:
     def check(self) -> None:
         """Raise ProblemError 503 where an image that came now would wait too long."""
         wait_s = self.expected_wait_s
-        if wait_s > self.max_wait_s:
-            after_s = max(1, math.ceil(wait_s - self.max_wait_s))
+        if wait_s > self._max_wait_s:
+            after_s = max(1, math.ceil(wait_s - self._max_wait_s))
             message = f"an image would wait {wait_s:.1f} s, which is too long; try again after {after_s} s"
             raise ProblemError(503, "overloaded", message, {"Retry-After": str(after_s)})
 

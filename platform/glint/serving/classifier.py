@@ -36,7 +36,7 @@ class Classifier:
         num_threads = num_threads or num_cores()
         self.admission = Admission(num_threads, max_wait_s)
         self._threads = ThreadPoolExecutor(num_threads, "classify")
-        self._began: dict[int, float] = {}
+        self._began: dict[int, tuple[float, Predictor | None]] = {}
 
     async def classify(self, predictor: Predictor, data: bytes, top_k: int) -> tuple[Prediction, dict[str, float]]:
         """An encoded image's prediction, and the milliseconds of each stage; raises ImageError.
@@ -60,14 +60,19 @@ class Classifier:
 
     def check(self) -> None:
         """Raise RuntimeError when a thread has worked on one image for longer than any image takes."""
-        oldest = min(list(self._began.values()), default=None)
+        oldest = min((began for began, _ in list(self._began.values())), default=None)
         if oldest is not None and perf_counter() - oldest > STUCK_AFTER_S:
             raise RuntimeError(f"an image has been worked on for more than {STUCK_AFTER_S} s")
+
+    def working_s(self, predictor: Predictor) -> float:
+        """For how long a thread has been at this predictor's image by now; the longest."""
+        now = perf_counter()
+        return max((now - began for began, whose in list(self._began.values()) if whose is predictor), default=0.0)
 
     def _classify(
         self, predictor: Predictor, data: bytes, top_k: int, arrived: float
     ) -> tuple[Prediction, dict[str, float]]:
-        with self._working() as began:
+        with self._working(predictor) as began:
             prepared = predictor.prepare(data)
             decoded = perf_counter()
             prediction = predictor.interpret(predictor.score_one(prepared.pixels), top_k)
@@ -75,9 +80,10 @@ class Classifier:
             return prediction, {stage: 1000 * duration for stage, duration in stages.items()}
 
     @contextmanager
-    def _working(self) -> Iterator[float]:
+    def _working(self, predictor: Predictor | None = None) -> Iterator[float]:
         """While this thread works on an image; since when, by perf_counter."""
-        began = self._began[threading.get_ident()] = perf_counter()
+        began = perf_counter()
+        self._began[threading.get_ident()] = began, predictor
         try:
             with self.admission.at_work():
                 yield began

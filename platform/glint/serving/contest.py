@@ -30,8 +30,7 @@ WINDOW = 200
 FEWEST = 50
 """Images of each side before their latencies are compared."""
 HANGS_AFTER_S = 30
-"""Beyond the longest wait for a thread. A replica that has lost a thread for a minute is replaced; the one that takes
-its place is to know why."""
+"""On one image. A replica that has lost a thread for a minute is replaced, and the next one is to know why."""
 TIMED = 0.05
 """Share of the images that the champion works on at least, for there to be something to compare with."""
 
@@ -39,8 +38,8 @@ TIMED = 0.05
 class Contest:
     """Asks the challenger for a share of the champion's images, until it fails too often or takes too long.
 
-    Until `open` has loaded the challenger, and while that is refused, the champion is alone. A challenger that has hung
-    on an image is noted in `memory`, for the replicas to come.
+    Until `open` has loaded the challenger, and while that is refused, the champion is alone. One that has hung on an
+    image is noted in `memory`, and tried by no replica any more.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Contest:
     ) -> None:
         self._challenge, self._classifier, self._metrics = challenge, classifier, metrics
         self._name = champion.source.name
-        self._memory, self._hung = memory, f"{self._name} hung"
+        self._memory = memory
         self._sides = {CHAMPION: champion}
         self._took_s: dict[str, deque[float | None]] = {side: deque(maxlen=WINDOW) for side in (CHAMPION, CHALLENGER)}
         self._comparisons: set[asyncio.Task[None]] = set()
@@ -68,15 +67,9 @@ class Contest:
         return self._sides.get(CHALLENGER)
 
     def open(self) -> str | None:
-        """Load the challenger and begin: `refused` where what its source means now fails its self-test, else None.
-
-        One that hung on an image in another replica is refused too.
-        """
+        """Load the challenger and begin: `refused` where what its source means now fails its self-test, else None."""
         identity = self._challenge.source.find().identity
-        hung = self._memory.get(self._hung) if self._memory is not None else None
         try:
-            if hung and hung.identity == identity:
-                raise GlintError("it hung on an image, which cost a replica")
             self._sides[CHALLENGER] = LiveModel(self._challenge.source)
         except GlintError as error:
             self._refused = Refused(identity)
@@ -95,6 +88,8 @@ class Contest:
             return self.open() or "swapped"
         if result == "swapped":
             self.begin()
+        elif self._trying and self._has_hung():
+            self._end("it hung on an image, in another replica")
         return result
 
     def begin(self) -> None:
@@ -105,6 +100,27 @@ class Contest:
             self._trying = self.challenger is not None
         if self.challenger:
             self._metrics.trying(self._name, True)
+            if self._has_hung():
+                self._end("it hung on an image, which cost a replica")
+
+    def check(self) -> None:
+        """Stop trying a challenger that hangs: that holds a thread for longer than any image takes."""
+        if self.challenger is None:
+            return
+        loaded = self.challenger.current
+        if self._classifier.working_s(loaded.predictor) > HANGS_AFTER_S:
+            self._end(f"an image has taken more than {HANGS_AFTER_S} s")
+            if self._memory is not None:
+                self._memory[self._hung(loaded.identity)] = loaded.found
+
+    def _hung(self, identity: str) -> str:
+        return f"{self._name} hung: {identity}"
+
+    def _has_hung(self) -> bool:
+        """Whether the challenger is one that hung, here or elsewhere."""
+        if self._memory is None or self.challenger is None:
+            return False
+        return self._memory.get(self._hung(self.challenger.current.identity)) is not None
 
     async def answer(self, data: bytes, top_k: int | None, key: bytes | None) -> Answered:
         """An image's answer by the side that `key`, or else the image, falls to.
@@ -138,17 +154,9 @@ class Contest:
 
     async def _ask(self, side: str, data: bytes, top_k: int | None) -> Answered:
         loaded = self._sides[side].current
-        limit_s = self._classifier.admission.max_wait_s + HANGS_AFTER_S if side == CHALLENGER else None
         try:
-            async with asyncio.timeout(limit_s):
-                answered = await loaded.answer(self._classifier, data, top_k)
+            answered = await loaded.answer(self._classifier, data, top_k)
         except ImageError:  # the image's fault
-            raise
-        except TimeoutError:
-            self._record(side, None)
-            self._end(f"an image has taken more than {limit_s:g} s")
-            if self._memory is not None:
-                self._memory[self._hung] = loaded.found
             raise
         except Exception:
             self._record(side, None)

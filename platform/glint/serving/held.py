@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from glint.serving.problems import ProblemError
+
+POLL_S = 0.02
 
 
 class Held:
@@ -17,6 +21,12 @@ class Held:
         if self._max_bytes is not None and self.num_bytes + size > self._max_bytes:
             said = "the images of other requests fill the memory; try again after 1 s"
             raise ProblemError(503, "overloaded", said, {"Retry-After": "1"})
+        self.num_bytes += size
+
+    async def take_in_turn(self, size: int) -> None:
+        """Hold so many more as soon as there is room; what is too large for that has all of it."""
+        while self._max_bytes is not None and self.num_bytes and self.num_bytes + size > self._max_bytes:
+            await asyncio.sleep(POLL_S)
         self.num_bytes += size
 
     def give_back(self, size: int) -> None:

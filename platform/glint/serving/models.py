@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from glint.serving.sources import Source
 
 LOG = logging.getLogger("glint.serving")
+ADDRESS = re.compile("0x[0-9a-f]+")
+"""Of an object, as the texts of some errors have it: another one each time."""
 
 
 class Models:
@@ -123,6 +126,11 @@ class Models:
         """What replicas have counted, as Prometheus reads it."""
         return self._metrics.text()
 
+    def check(self) -> None:
+        """Stop trying challengers that hang."""
+        for contest in self._contests.values():
+            contest.check()
+
     def follow(self) -> None:
         """Let each model follow its alias once. What goes wrong leaves it as it is, and is counted and logged."""
         for name, live in self._live.items():
@@ -141,7 +149,7 @@ class Models:
             result = follow()
         except Exception as error:
             result, known = "failed", isinstance(error, (GlintError, OSError))
-            self._told[name, role] = why = str(error) if known else type(error).__name__
+            self._told[name, role] = why = ADDRESS.sub("", repr(error))
             if why != told:  # once, and not at each look
                 LOG.error("%s: the alias of its %s cannot be followed: %s", name, role, error, exc_info=not known)
         if result:

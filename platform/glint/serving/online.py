@@ -106,6 +106,7 @@ class Replica:
 
     def check_health(self) -> None:
         """Called by Serve every 10 s, which replaces the replica when this has raised three times."""
+        self._models.check()
         self._classifier.check()
 
     def __del__(self) -> None:

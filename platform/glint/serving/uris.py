@@ -26,18 +26,20 @@ class AllowedUris:
         self._images, self._prefixes = images, tuple(prefix.rstrip("/") + "/" for prefix in prefixes)
         self._held = held or Held()
         self._threads = ThreadPoolExecutor(READERS, "read-uri")
+        self._reading = asyncio.Semaphore(READERS)
 
     @asynccontextmanager
     async def open(self, uri: str) -> AsyncIterator[bytes]:
         """The blob's bytes, for as long as they are needed.
 
-        Raises ProblemError 403 for an address not on the list and 503 where too many are held, ImageError as reading
-        does.
+        Waits for room, which those that are answered make: a request's own blobs are not in each other's way. Raises
+        ProblemError 403 for an address not on the list, ImageError as reading does.
         """
         if not (uri.startswith(self._prefixes) and _is_plain(uri)):
             raise ProblemError(403, "uri_not_allowed", f"{uri[:200]!r} is below no prefix that this server may read")
-        data = await asyncio.get_running_loop().run_in_executor(self._threads, self._images.read, uri)
-        self._held.take(len(data))
+        async with self._reading:
+            data = await asyncio.get_running_loop().run_in_executor(self._threads, self._images.read, uri)
+            await self._held.take_in_turn(len(data))
         try:
             yield data
         finally:
