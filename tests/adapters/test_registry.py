@@ -13,6 +13,7 @@ import mlflow
 import pytest
 from tests.colours import register
 
+from glint.adapters.model_files import _download as download
 from glint.adapters.registry import Registry
 from glint.adapters.tracking import MANIFEST
 from glint.core.errors import GlintError
@@ -275,19 +276,21 @@ def test_bundles_of_a_server_are_fetched_once_and_never_those_of_an_earlier_mode
         registry._make("colours")
         assert registry._client.create_model_version("colours", f"runs:/{run}/model", run).version == "1"
 
-    class Slow(Registry):
+    def slowly(*asked: Any) -> Path:
         """Another process is faster."""
-
-        def _fetch(self, version: Any, directory: str | None) -> Path:
-            fetched = super()._fetch(version, directory)
-            Registry(server, tmp_path / "home").find("models:/colours/1")
-            return fetched
+        fetched = download(*asked)
+        with monkeypatch.context() as there:
+            there.setattr("glint.adapters.model_files._download", download)
+            assert digest(Registry(server, tmp_path / "home")) == sighted.digest
+        return fetched
 
     registry = Registry(server, tmp_path / "home")
     upload(registry, sighted)
-    assert digest(Slow(server, tmp_path / "home")) == digest(registry) == sighted.digest
+    with monkeypatch.context() as late:
+        late.setattr("glint.adapters.model_files._download", slowly)
+        assert digest(registry) == sighted.digest
     with monkeypatch.context() as once:
-        once.delattr(Registry, "_fetch")
+        once.delattr("glint.adapters.model_files._download")
         assert digest(registry) == sighted.digest
     registry._client.delete_registered_model("colours")
     upload(registry, blind)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from glint.adapters.model_files import model_files
 from glint.adapters.tracking import MANIFEST, Tracking, quiet
 from glint.core.errors import GlintError
 
@@ -104,7 +103,8 @@ class Registry(Tracking):
         Raises GlintError when there is no such model, version or alias, naming those that there are.
         """
         version = self._named(uri)
-        return RegisteredModel(version.name, str(version.version), self._bundle(version), *self._active_policy(version))
+        files = model_files(version, self.tracking_uri, None if self._embedded else self._home)
+        return RegisteredModel(version.name, str(version.version), files / BUNDLE, *self._active_policy(version))
 
     def check(self, uri: str) -> None:
         """Raise GlintError as `find` does, fetching nothing."""
@@ -293,30 +293,3 @@ class Registry(Tracking):
     def _active_policy(self, version: Any) -> tuple[int, str | None]:
         number = int(version.tags.get(ACTIVE_POLICY, OWN_POLICY))
         return number, self._text(version.run_id, f"{POLICIES}/{number}.json") if number else None
-
-    def _bundle(self, version: Any) -> Path:
-        if self._embedded:
-            return self._fetch(version, None) / "artifacts" / BUNDLE
-        # Another server, and one that began anew, has other models of the same name and number.
-        made = f"{self.tracking_uri} {version.source} {version.creation_timestamp}"
-        digest = hashlib.sha256(made.encode()).hexdigest()[:12]
-        target = self._home / "models" / str(version.name) / f"{version.version}-{digest}"
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=target.parent) as directory:
-                fetched = self._fetch(version, directory)
-                try:
-                    fetched.rename(target)
-                except OSError:
-                    if not target.exists():  # otherwise another process was faster
-                        raise
-        return target / "artifacts" / BUNDLE
-
-    def _fetch(self, version: Any, directory: str | None) -> Path:
-        """Download a version's files into `directory`; without one, files that lie on this machine stay in place."""
-        import mlflow
-
-        uri = f"models:/{version.name}/{version.version}"
-        mlflow.set_tracking_uri(self.tracking_uri)  # by which a models:/ address is looked up
-        with quiet():
-            return Path(mlflow.artifacts.download_artifacts(uri, dst_path=directory, tracking_uri=self.tracking_uri))
