@@ -38,7 +38,7 @@ NAME, CLIENTS, RETRIED = "chaos", 16, {429, 502, 503}
 def main() -> None:
     """Kill, then upgrade and swap."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--requests", type=int, default=20_000)
     num_requests = parser.parse_args().requests
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
