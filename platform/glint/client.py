@@ -128,8 +128,8 @@ class Client:
     ) -> httpx.Response:
         """A successful response to any request; `options` are httpx's.
 
-        What is not idempotent is tried again only where the server cannot have begun with it; and what took longer than
-        `timeout_s`, where `late`.
+        What is not idempotent is tried again only where the server cannot have begun with it, and what took longer than
+        `timeout_s` only if `late` says so as well.
         """
         outcomes = [self._attempt(method, path, options)]
         while (pause_s := _pause_s(outcomes, idempotent, late, self._max_attempts)) is not None:

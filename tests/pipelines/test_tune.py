@@ -56,6 +56,17 @@ def test_a_trial_that_cannot_be_trained_does_not_stop_the_others(training: Train
     assert tuned.best.weights == "none"
 
 
+def test_a_tuning_goes_on_with_as_many_trials_at_a_time_as_it_began_with(training: TrainingRun) -> None:
+    tuning = Tuning(replace(training, name="pace"), SPACE, num_trials=3)
+    tuning.directory.mkdir(parents=True)
+    (tuning.directory / "at_a_time").write_text("3\n")
+    with pytest.raises(
+        GlintError, match=r"^--concurrent 1: .* 3 trials at a time, .*: name --concurrent 3, or --fresh"
+    ):
+        run_tuning(tuning, Told())
+    assert not tuning.state.exists()
+
+
 @pytest.mark.parametrize("key", ["backbone", "optimisation.optimizer"])
 def test_a_space_with_what_timm_does_not_know_is_refused_at_once(training: TrainingRun, key: str) -> None:
     known = {"backbone": "test_resnet", "optimisation.optimizer": "adamw"}[key]

@@ -329,7 +329,7 @@ def test_where_one_answer_of_several_is_none_the_others_end_at_once() -> None:
     asyncio.run(ask())
 
 
-def test_blobs_that_requests_hold_are_bounded_and_wait_for_room() -> None:
+def test_blobs_that_requests_hold_are_bounded_and_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
     class Blobs(Images):
         def read(self, uri: str, etag: str | None = None) -> bytes:
             return bytes(600)
@@ -347,17 +347,21 @@ def test_blobs_that_requests_hold_are_bounded_and_wait_for_room() -> None:
 
         await asyncio.wait_for(asyncio.gather(*map(one, range(20))), 10)
         assert (most, held.num_bytes) == (600, 0)
-        with pytest.raises(ProblemError, match="below no prefix"):
-            await one_of_another(uris)
+        monkeypatch.setattr("glint.serving.uris.ROOM_WAIT_S", 0.05)
+        held.take(900)
+        for place, said in (("boards", "the images of other requests fill the memory"), ("others", "below no prefix")):
+            with pytest.raises(ProblemError, match=said):
+                await entered(uris, f"az://{place}/a.jpg")
+        assert held.num_bytes == 900
 
-    async def one_of_another(uris: AllowedUris) -> None:
-        async with uris.open("az://others/a.jpg"):
+    async def entered(uris: AllowedUris, uri: str) -> None:
+        async with uris.open(uri):
             pass
 
     asyncio.run(ask())
 
 
-def test_explanations_that_wait_for_one_another_count_and_leave_the_threads_to_others() -> None:
+def test_explanations_that_wait_for_one_another_count_and_leave_the_threads_to_others(predictor: Predictor) -> None:
     classifier, began = Classifier(2), threading.Event()
 
     async def explain() -> tuple[int, float]:
@@ -367,10 +371,10 @@ def test_explanations_that_wait_for_one_another_count_and_leave_the_threads_to_o
             began.set()
             over.wait(30)
 
-        waiting = [asyncio.create_task(classifier.run(explanation, turn=turn)) for _ in range(4)]
+        waiting = [asyncio.create_task(classifier.run(predictor, explanation, turn=turn)) for _ in range(4)]
         await asyncio.to_thread(began.wait, 30)
         pending = classifier.admission.pending
-        found = await asyncio.wait_for(classifier.run(lambda: 1.0), 30)
+        found = await asyncio.wait_for(classifier.run(predictor, lambda: 1.0), 30)
         over.set()
         await asyncio.gather(*waiting)
         return pending, found
@@ -394,7 +398,8 @@ def test_explanations_count_as_work_and_load_their_network_once(
     explanations = Explanations(predictor)
 
     async def explain() -> list[str | None]:
-        return await asyncio.gather(*(classifier.run(explanations.explain, picture(), "good") for _ in range(4)))
+        asked = (classifier.run(predictor, explanations.explain, picture(), "good") for _ in range(4))
+        return await asyncio.gather(*asked)
 
     assert all(asyncio.run(explain()))
     assert len(loaded) == 1

@@ -1,4 +1,5 @@
 import asyncio
+import os
 import subprocess
 import threading
 from collections import Counter
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import httpx
@@ -16,7 +18,7 @@ from ray.serve.config import HTTPOptions
 
 from glint.core.errors import GlintError
 from glint.serving.addresses import free_port
-from glint.serving.haproxy import REPEATED_BYTES, environment
+from glint.serving.haproxy import REPEATED_BYTES, environment, why_not
 from glint.settings import Settings
 from glint.wiring import start_ray
 
@@ -53,7 +55,7 @@ def haproxy(*replicas: int) -> Iterator[tuple[str, Path]]:
     """HAProxy as glint runs it before replicas at these ports: its address and its configuration."""
     with TemporaryDirectory(dir="/tmp") as name:  # a short path, for the sockets
         folder, port = Path(name), free_port("127.0.0.1", 0)
-        asked = environment(folder, 30)
+        asked = environment(folder, "127.0.0.1", 30)
         config = written_by_ray(folder, port, replicas, asked)
         program = [asked["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config), "-dR"]
         with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as running:
@@ -99,6 +101,15 @@ def test_haproxy_that_is_asked_for_where_it_cannot_be_is_refused_in_one_line(mon
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     with pytest.raises(GlintError, match=r"^GLINT_SERVE_INGRESS=haproxy: .*--host ::1; name proxy or auto$"):
         start_ray(Settings(serve_ingress="haproxy"), serve_at="::1")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
+def test_haproxy_serves_where_programs_may_be_started_and_addresses_are_ipv4(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    assert why_not(host) is None
+    monkeypatch.setattr("os.statvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOEXEC))
+    assert why_not(host) == "no program can be started from /tmp"
 
 
 def test_haproxy_listens_where_glint_serves_and_nowhere_else_and_answers_with_problems() -> None:

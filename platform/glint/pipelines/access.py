@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from glint.adapters.blob_account import addressable, container_and_key
@@ -43,8 +42,8 @@ def check_access(manifest: Manifest, images: Images, split: str | None = None) -
 
 
 def _all_of(manifest: Manifest, split: str) -> Iterator[str]:
-    for batch in manifest.batches(["uri", "split"]):
-        yield from batch.filter(pc.equal(batch["split"], split))["uri"].to_pylist()
+    for batch in manifest.batches(["uri"], split):
+        yield from batch["uri"].to_pylist()
 
 
 def _some_of(manifest: Manifest) -> Iterator[str]:

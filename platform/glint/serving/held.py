@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from glint.serving.problems import ProblemError
 
@@ -23,11 +24,13 @@ class Held:
             raise ProblemError(503, "overloaded", said, {"Retry-After": "1"})
         self.num_bytes += size
 
-    async def take_in_turn(self, size: int) -> None:
-        """Hold so many more as soon as there is room; what is too large for that has all of it."""
-        while self._max_bytes is not None and self.num_bytes and self.num_bytes + size > self._max_bytes:
-            await asyncio.sleep(POLL_S)
-        self.num_bytes += size
+    async def take_in_turn(self, size: int, wait_s: float) -> None:
+        """Hold so many more once there is room; raises as `take` does where there is none in that time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while self._max_bytes is not None and self.num_bytes and self.num_bytes + size > self._max_bytes:
+                    await asyncio.sleep(POLL_S)
+        self.take(size)
 
     def give_back(self, size: int) -> None:
         """Hold so many less."""

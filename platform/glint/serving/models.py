@@ -100,8 +100,9 @@ class Models:
         contest = self._contests.get(plain)
         if contest and contest.challenger and contest.challenger.current.predictor.model == model:
             live = contest.challenger
-        explanations = live.current.explanations
-        return await self._classifier.run(explanations.explain, data, label, turn=explanations.turn)
+        loaded = live.current
+        explain, turn = loaded.explanations.explain, loaded.explanations.turn
+        return await self._classifier.run(loaded.predictor, explain, data, label, turn=turn)
 
     async def _counted(self, name: str | None, data: bytes, top_k: int | None, key: bytes | None) -> Answered:
         plain, live = self._named(name)
@@ -136,7 +137,7 @@ class Models:
         for name, live in self._live.items():
             contest = self._contests.get(name)
             if self._followed(name, CHAMPION, live.follow) == "swapped" and contest:
-                contest.begin()
+                self._followed(name, CHALLENGER, contest.begin)
             if contest:
                 self._followed(name, CHALLENGER, contest.follow)
         for name, role, live in self._sides():

@@ -49,7 +49,7 @@ TARGET_LOAD = 0.75
 """Of a replica's threads: where more are at work for a while, another replica starts. Of slow images hardly any may
 wait, so that with a target above the threads none would ever start."""
 BODIES_HELD = 8
-"""Of the largest size that a replica has in memory at a time; of usual ones many more."""
+"""Of the largest size that a replica has in memory at a time, and as many blobs; of usual ones many more."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class Replica:
     def __serve_build_asgi_app__(self) -> Guard:
         """What Serve mounts at the application's route, once this object stands."""
         serving = self._serving
-        held = Held(BODIES_HELD * serving.limits.max_bytes)
-        uris = AllowedUris(serving.images, serving.uri_prefixes, held)
+        held, blobs = (Held(BODIES_HELD * serving.limits.max_bytes) for _ in range(2))
+        uris = AllowedUris(serving.images, serving.uri_prefixes, blobs)
         app = create_app(self._models, serving.limits, uris.open)
         return Guard(app, serving.access, "classify", {"/metrics": "metrics"}, lambda: self._num_replicas, held)
 

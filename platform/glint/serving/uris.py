@@ -15,6 +15,7 @@ from glint.serving.problems import ProblemError
 if TYPE_CHECKING:
     from glint.adapters.images import Images
 
+ROOM_WAIT_S = 10
 READERS = 16
 """Blobs that a replica reads at a time, on threads of their own: an account that hangs holds up nothing else."""
 
@@ -33,13 +34,13 @@ class AllowedUris:
         """The blob's bytes, for as long as they are needed.
 
         Waits for room, which those that are answered make: a request's own blobs are not in each other's way. Raises
-        ProblemError 403 for an address not on the list, ImageError as reading does.
+        ProblemError 403 for an address not on the list and 503 where there is no room, ImageError as reading does.
         """
         if not (uri.startswith(self._prefixes) and _is_plain(uri)):
             raise ProblemError(403, "uri_not_allowed", f"{uri[:200]!r} is below no prefix that this server may read")
         async with self._reading:
             data = await asyncio.get_running_loop().run_in_executor(self._threads, self._images.read, uri)
-            await self._held.take_in_turn(len(data))
+            await self._held.take_in_turn(len(data), ROOM_WAIT_S)
         try:
             yield data
         finally:

@@ -28,7 +28,7 @@ def start_ray(settings: Settings, with_jobs: bool = False, serve_at: str | None 
         if reason and settings.serve_ingress == "haproxy":
             raise GlintError(f"GLINT_SERVE_INGRESS=haproxy: {reason}; name proxy or auto")
         if not reason:
-            use_haproxy(settings.serve_body_timeout_s)
+            use_haproxy(serve_at, settings.serve_body_timeout_s)
     ray_start.start_ray(settings.num_cpus, with_jobs)
 
 
