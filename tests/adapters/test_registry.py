@@ -3,6 +3,7 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -245,6 +246,16 @@ def test_more_models_than_a_page_of_the_registry_holds_are_all_known(
 def test_a_server_that_does_not_answer_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(GlintError, match=r"127\.0\.0\.1:9 does not answer .* check GLINT_MLFLOW_URI"):
         Registry("http://127.0.0.1:9", tmp_path).models()
+
+
+def test_a_server_that_takes_connections_and_does_not_answer_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glint.adapters.tracking.ANSWERS_IN_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(GlintError, match=rf"^127\.0\.0\.1:{port} takes connections .* check GLINT_MLFLOW_URI$"):
+            Registry(f"http://name:secret@127.0.0.1:{port}", tmp_path).models()
 
 
 @pytest.fixture

@@ -60,9 +60,7 @@ def test_a_tuning_goes_on_with_as_many_trials_at_a_time_as_it_began_with(trainin
     tuning = Tuning(replace(training, name="pace"), SPACE, num_trials=3)
     tuning.directory.mkdir(parents=True)
     (tuning.directory / "at_a_time").write_text("3\n")
-    with pytest.raises(
-        GlintError, match=r"^--concurrent 1: .* 3 trials at a time, .* name --concurrent 3, or"
-    ):
+    with pytest.raises(GlintError, match=r"^--concurrent 1: .* 3 trials at a time, .* name --concurrent 3, or"):
         run_tuning(tuning, Told())
     assert not tuning.state.exists()
 

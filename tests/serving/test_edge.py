@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from glint.serving.edge import middlewares
+from glint.serving.edge import UNREACHABLE, middlewares
 
 
 def behind_the_edge(answer: Callable[[Request], Response]) -> TestClient:
@@ -85,3 +85,16 @@ def test_a_share_of_a_flood_is_refused_at_the_door_and_nothing_else_is() -> None
     for _ in range(20):
         client.get("/v1/model")
     assert seen["GET"] == 20
+
+
+def test_a_flood_of_made_up_tokens_shuts_nobody_out() -> None:
+    seen: Counter[str] = Counter()
+
+    def unreachable(request: Request) -> Response:
+        seen[request.method] += 1
+        return JSONResponse({"reason": UNREACHABLE}, 503)
+
+    client = behind_the_edge(unreachable)
+    for _ in range(200):
+        client.post("/v1/classify")
+    assert seen["POST"] == 200, "all come to the guard, that knows who is who"

@@ -20,7 +20,7 @@ from glint.core.errors import GlintError
 from glint.serving.addresses import free_port
 from glint.serving.haproxy import REPEATED_BYTES, environment, why_not
 from glint.settings import Settings
-from glint.wiring import start_ray
+from glint.wiring import start_ray, takes_haproxy
 
 
 def written_by_ray(folder: Path, port: int, replicas: Sequence[int], asked: dict[str, str]) -> Path:
@@ -101,6 +101,8 @@ def test_haproxy_that_is_asked_for_where_it_cannot_be_is_refused_in_one_line(mon
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     with pytest.raises(GlintError, match=r"^GLINT_SERVE_INGRESS=haproxy: .*--host ::1; name proxy or auto$"):
         start_ray(Settings(serve_ingress="haproxy"), serve_at="::1")
+    assert not takes_haproxy(Settings(serve_ingress="auto"), "::1")
+    assert takes_haproxy(Settings(serve_ingress="auto"), "127.0.0.1")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])

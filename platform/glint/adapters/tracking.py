@@ -8,16 +8,18 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from glint.adapters.network import reach
+from glint.core.errors import GlintError
 from glint.core.locks import locked
 
 PORTS = {"http": 80, "https": 443}
+ANSWERS_IN_S = 15
 EXPERIMENT = "glint"
 MANIFEST = "manifest"
 """Folder of a run's files with the manifest that it is trained on."""
@@ -41,7 +43,7 @@ class Tracking:
     def _client(self) -> Any:
         import mlflow
 
-        self._check_answers()
+        self.check_answers()
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
         if self._embedded:
@@ -49,17 +51,23 @@ class Tracking:
         mlflow.set_tracking_uri(self.tracking_uri)
         return mlflow.MlflowClient(self.tracking_uri)
 
-    def _check_answers(self) -> None:
-        """Raise GlintError where nothing listens at the server's address, which MLflow would try for minutes."""
+    def check_answers(self) -> None:
+        """Raise GlintError where a server's address does not answer, which MLflow would try for minutes."""
+        url = urlsplit(self.tracking_uri)
+        if url.scheme not in PORTS or not url.hostname:
+            return
+        import requests
         from requests.utils import get_environ_proxies, select_proxy
 
-        url = urlsplit(self.tracking_uri)
-        if (
-            url.scheme in PORTS
-            and url.hostname
-            and not select_proxy(self.tracking_uri, get_environ_proxies(self.tracking_uri))
-        ):
-            reach(url.hostname, url.port or PORTS[url.scheme], "GLINT_MLFLOW_URI")
+        port = url.port or PORTS[url.scheme]
+        if not select_proxy(self.tracking_uri, get_environ_proxies(self.tracking_uri)):
+            reach(url.hostname, port, "GLINT_MLFLOW_URI")
+        try:
+            with suppress(requests.exceptions.SSLError):  # MLflow knows of certificates that are named to it alone
+                requests.get(f"{self.tracking_uri.rstrip('/')}/health", timeout=ANSWERS_IN_S)
+        except (requests.ConnectionError, requests.Timeout):
+            said = f"{url.hostname}:{port} takes connections and does not answer within {ANSWERS_IN_S} s"
+            raise GlintError(f"{said}; check GLINT_MLFLOW_URI") from None
 
     @cached_property
     def _experiment(self) -> str:

@@ -88,10 +88,11 @@ def serve(
     from glint.serving.online import stop_online
     from glint.serving.uris import check_prefixes
     from glint.settings import Settings
-    from glint.wiring import check_webhooks, open_model, open_serving, serving_sources
+    from glint.wiring import check_webhooks, open_model, open_serving, serving_sources, takes_haproxy
 
     settings = Settings()
     guarded = needs_keys(host, auth, settings)
+    takes_haproxy(settings, host)  # what cannot be is told before Ray starts
     shares = share("--canary", canary, challenger), share("--shadow", shadow, challenger)
     sources = serving_sources(model or [], settings, challenger or [], *shares, engine)
     found = open_model(model[0], settings, engine) if model else None

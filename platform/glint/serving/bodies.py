@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import re
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -186,7 +187,8 @@ def invalid_json(error: ValidationError) -> ProblemError:
     """The first thing that is wrong with a JSON body."""
     first: Any = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"])) or "body"
-    return ProblemError(422, "invalid_body", f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}")
+    said = re.sub(r"valid dictionary or instance of \w+", "JSON object", first["msg"])
+    return ProblemError(422, "invalid_body", f"{where}: {said[:1].lower()}{said[1:]}")
 
 
 def _sent(given: ImageInput, where: str) -> Sent:

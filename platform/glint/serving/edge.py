@@ -29,6 +29,8 @@ STOPPED = (503, "not_ready", "no model is served here yet, or any more; try agai
 that was started without a model says so too: nothing here knows whether one is to come."""
 GONE = (502, "replica_gone", "the process that had this request has ended; try again")
 RETRY_AFTER_S = 1
+UNREACHABLE = "identity_unreachable"
+"""The reason of a 503 that says nothing of the load: whoever makes up tokens could shut others out by it."""
 
 
 class Edge:
@@ -59,11 +61,16 @@ class Edge:
             await _refuse(scope, send, *GONE)
 
     def _watched(self, send: Send) -> Send:
-        """`send`, telling the throttle of each answer, and whether it is a refusal."""
+        """`send`, telling the throttle of each answer, and whether it is a refusal for the load."""
+        status = 0
 
         async def sending(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                self._throttle.ended(message["status"] != 503)
+                status = message["status"]
+            elif status:
+                self._throttle.ended(status != 503 or UNREACHABLE.encode() in message.get("body", b""))
+                status = 0
             await send(message)
 
         return sending

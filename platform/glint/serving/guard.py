@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glint.serving.batch_answers import PREFIX as PREFIX_OF_BATCH
+from glint.serving.edge import UNREACHABLE
 from glint.serving.entra import EntraSettings, EntraTokens
 from glint.serving.held import Held
 from glint.serving.keys import PREFIX, Key, Keys
@@ -119,7 +120,7 @@ class Guard:
                 found = await self._entra.find(token)
             except jwt.PyJWKClientConnectionError:
                 raise ProblemError(
-                    503, "identity_unreachable", "the keys of Entra ID cannot be fetched", {"Retry-After": "5"}
+                    503, UNREACHABLE, "the keys of Entra ID cannot be fetched", {"Retry-After": "5"}
                 ) from None
             if found:
                 return found

@@ -1,6 +1,6 @@
 """Where implementations are chosen: settings in, working parts out. No other module does this."""
 
-from glint.wiring.cluster import check_store, start_ray
+from glint.wiring.cluster import check_store, start_ray, takes_haproxy
 from glint.wiring.jobs import check_webhooks, driver_environment, open_allowed, open_desk, open_supervisor
 from glint.wiring.models import (
     Model,
@@ -50,5 +50,6 @@ __all__ = [
     "pinned_preparer",
     "serving_sources",
     "start_ray",
+    "takes_haproxy",
     "uncalibrated",
 ]

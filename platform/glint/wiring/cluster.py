@@ -21,15 +21,23 @@ def start_ray(settings: Settings, with_jobs: bool = False, serve_at: str | None 
     if settings.ray_address:
         ray_start.join_ray(settings.ray_address)
         return
-    if serve_at and settings.serve_ingress != "proxy":  # Serve's processes learn it from the environment of their Ray
-        from glint.serving.haproxy import use_haproxy, why_not
+    if serve_at and takes_haproxy(settings, serve_at):
+        from glint.serving.haproxy import use_haproxy
 
-        reason = why_not(serve_at)
-        if reason and settings.serve_ingress == "haproxy":
-            raise GlintError(f"GLINT_SERVE_INGRESS=haproxy: {reason}; name proxy or auto")
-        if not reason:
-            use_haproxy(serve_at, settings.serve_body_timeout_s)
+        use_haproxy(serve_at, settings.serve_body_timeout_s)  # Serve's processes learn it from their Ray's environment
     ray_start.start_ray(settings.num_cpus, with_jobs)
+
+
+def takes_haproxy(settings: Settings, host: str) -> bool:
+    """Whether HAProxy is to stand before replicas at `host`; GlintError where it is asked for and cannot."""
+    if settings.serve_ingress == "proxy" or settings.ray_address:
+        return False
+    from glint.serving.haproxy import why_not
+
+    reason = why_not(host)
+    if reason and settings.serve_ingress == "haproxy":
+        raise GlintError(f"GLINT_SERVE_INGRESS=haproxy: {reason}; name proxy or auto")
+    return not reason
 
 
 def check_store(settings: Settings) -> None:
