@@ -23,7 +23,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from glint.batch_client import AsyncBatch, Batch
-from glint.core.errors import GlintError
+from glint.core.errors import GlintError, one_line
 from glint.serving.answers import Classification, Served
 from glint.settings import read_settings
 
@@ -289,8 +289,9 @@ def _asked_s(outcome: Outcome) -> int:
 
 def _successful(outcome: Outcome) -> httpx.Response:
     if not isinstance(outcome, httpx.Response):
-        kind = "no answer in time" if isinstance(outcome, TOO_LATE) else "nothing answers"
-        raise UnavailableError(f"{kind}: {str(outcome) or type(outcome).__name__}") from outcome
+        broken = "nothing answers" if isinstance(outcome, UNCONNECTED) else "the connection broke off"
+        kind = "no answer in time" if isinstance(outcome, TOO_LATE) else broken
+        raise UnavailableError(f"{kind}: {one_line(outcome)}") from outcome
     if outcome.is_success:
         return outcome
     status, request_id = outcome.status_code, outcome.headers.get("x-request-id")

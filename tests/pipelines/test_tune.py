@@ -18,7 +18,7 @@ from glint.pipelines.loop import EPOCHS_DONE
 from glint.pipelines.training_run import TrainingRun
 from glint.pipelines.trial_scores import note_score, read_scores
 from glint.pipelines.trials import write_trials
-from glint.pipelines.tune import Teller, Trial, Tuned, Tuning, _trial, run_tuning
+from glint.pipelines.tune import Teller, Trial, Tuned, Tuning, _trial, check_pace, run_tuning
 
 SPACE = Space(
     fields={
@@ -56,10 +56,15 @@ def test_a_trial_that_cannot_be_trained_does_not_stop_the_others(training: Train
     assert tuned.best.weights == "none"
 
 
-def test_a_tuning_goes_on_with_as_many_trials_at_a_time_as_it_began_with(training: TrainingRun) -> None:
+def test_a_tuning_goes_on_with_as_many_trials_at_a_time_as_it_began_with(
+    training: TrainingRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tuning = Tuning(replace(training, name="pace"), SPACE, num_trials=3)
     tuning.directory.mkdir(parents=True)
     (tuning.directory / "at_a_time").write_text("3\n")
+    check_pace(tuning)  # interrupted before there was anything to go on from
+    monkeypatch.setattr("glint.pipelines.tune.is_begun", lambda _: True)
+    check_pace(replace(tuning, concurrent=3))
     with pytest.raises(GlintError, match=r"^--concurrent 1: .* 3 trials at a time, .* name --concurrent 3, or"):
         run_tuning(tuning, Told())
     assert not tuning.state.exists()

@@ -56,7 +56,7 @@ def tune(
     from glint.cli.starting import start
     from glint.cli.tables import rows
     from glint.pipelines.trials import write_trials
-    from glint.pipelines.tune import Tuning, check_tuning, finished, is_begun, run_tuning
+    from glint.pipelines.tune import Tuning, check_pace, check_tuning, finished, is_begun, run_tuning
 
     tuning = Tuning(run, varied, trials, concurrent)
     state = tuning.state
@@ -64,6 +64,8 @@ def tune(
         tuned = None if fresh else finished(tuning, told)
         if tuned is None:
             check_tuning(tuning)
+            if not fresh:
+                check_pace(tuning)
             start(settings, told)
             tuned = run_tuning(tuning, told, fresh)
     write_trials(out, tuned, varied)

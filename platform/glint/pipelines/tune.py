@@ -127,6 +127,19 @@ def check_tuning(tuning: Tuning) -> None:
             check(name)
 
 
+def check_pace(tuning: Tuning) -> None:
+    """Raise GlintError where it has begun with other trials at a time: Ray Tune goes on so, whatever it is told then."""
+    noted = tuning.directory / AT_A_TIME
+    if not (noted.exists() and is_begun(tuning.state)):
+        return
+    before = int(noted.read_text(encoding="utf-8"))
+    if before != tuning.at_a_time:
+        raise GlintError(
+            f"--concurrent {tuning.concurrent}: this tuning has begun with {before} trials at a time, and can only go "
+            f"on so: name --concurrent {before}, or --fresh to start over"
+        )
+
+
 def run_tuning(tuning: Tuning, progress: Progress, fresh: bool = False) -> Tuned:
     """Tune, or continue, or say what a finished tuning came to; raises GlintError when no trial could be trained."""
     if not fresh and (before := finished(tuning, progress)):
@@ -136,8 +149,9 @@ def run_tuning(tuning: Tuning, progress: Progress, fresh: bool = False) -> Tuned
     with alone_in(tuning.directory):
         if fresh:
             shutil.rmtree(tuning.directory, ignore_errors=True)
+        check_pace(tuning)
         tuning.directory.mkdir(parents=True, exist_ok=True)
-        _keep_pace(tuning)
+        write_whole(tuning.directory / AT_A_TIME, f"{tuning.at_a_time}\n")
         progress.begin("tuning", tuning.num_trials, "trials")
         teller = Teller(progress, tuning.trials, tuning.run.recipe.optimisation.epochs)
         grid = in_thread(_tuner(tuning, teller).fit)
@@ -211,18 +225,6 @@ class Teller(tune.Callback):
         """A trial that failed."""
         self._ended.add(trial.trial_id)
         self._progress.say(f"trial {trial.trial_id} failed; the table of results says why")
-
-
-def _keep_pace(tuning: Tuning) -> None:
-    """Note how many trials are trained at a time: Ray Tune goes on with as many, whatever it is told then."""
-    noted = tuning.directory / AT_A_TIME
-    before = int(noted.read_text(encoding="utf-8")) if noted.exists() else tuning.at_a_time
-    if before != tuning.at_a_time:
-        raise GlintError(
-            f"--concurrent {tuning.concurrent}: this tuning has begun with {before} trials at a time, and can only go "
-            f"on so: name --concurrent {before}, or --fresh to start over"
-        )
-    write_whole(noted, f"{before}\n")
 
 
 def _tuner(tuning: Tuning, teller: Teller) -> tune.Tuner:
