@@ -128,7 +128,7 @@ def check_tuning(tuning: Tuning) -> None:
 
 
 def check_pace(tuning: Tuning) -> None:
-    """Raise GlintError where it has begun with other trials at a time: Ray Tune goes on so, whatever it is told then."""
+    """Raise GlintError where it began with other trials at a time: Ray Tune goes on so, whatever it is told then."""
     noted = tuning.directory / AT_A_TIME
     if not (noted.exists() and is_begun(tuning.state)):
         return
