@@ -289,7 +289,7 @@ def _asked_s(outcome: Outcome) -> int:
 
 def _successful(outcome: Outcome) -> httpx.Response:
     if not isinstance(outcome, httpx.Response):
-        broken = "nothing answers" if isinstance(outcome, UNCONNECTED) else "the connection broke off"
+        broken = "the connection broke off" if _broken_off(outcome) else "nothing answers"
         kind = "no answer in time" if isinstance(outcome, TOO_LATE) else broken
         raise UnavailableError(f"{kind}: {one_line(outcome)}") from outcome
     if outcome.is_success:

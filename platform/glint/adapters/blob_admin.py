@@ -114,6 +114,8 @@ def upload(
     started = time.monotonic()
     name, key = container_and_key(target)
     prefix = f"{key.rstrip('/')}/" if key.rstrip("/") else ""
+    if prefix and not addressable(prefix.removesuffix("/")):
+        raise GlintError(f"TARGET {target!r}: a prefix has no empty part, no . or .. and no control character")
     account.check_name_server()
     with open_service(account, num_threads) as service:
         container = service.get_container_client(name)

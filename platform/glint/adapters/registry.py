@@ -245,7 +245,7 @@ class Registry(Tracking):
         models = dict(self.models())
         if name not in models:
             known = ", ".join(sorted(models)) or "none yet; glint train makes one"
-            return f"no model {name!r} is registered at {self.tracking_uri}; there are: {known}"
+            return f"no model {name!r} is registered at {self.shown_uri}; there are: {known}"
         if alias:
             aliases = ", ".join(f"{key} -> {value}" for key, value in sorted(models[name].items())) or "none"
             return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -19,7 +20,7 @@ from glint.core.errors import GlintError
 from glint.core.locks import locked
 
 PORTS = {"http": 80, "https": 443}
-ANSWERS_IN_S = 15
+ANSWERS_IN_S = 30
 EXPERIMENT = "glint"
 MANIFEST = "manifest"
 """Folder of a run's files with the manifest that it is trained on."""
@@ -51,21 +52,32 @@ class Tracking:
         mlflow.set_tracking_uri(self.tracking_uri)
         return mlflow.MlflowClient(self.tracking_uri)
 
+    @property
+    def shown_uri(self) -> str:
+        """The server's address for people: without the name and password that it may hold."""
+        return re.sub(r"^(https?://).*@", r"\1", self.tracking_uri)
+
     def check_answers(self) -> None:
         """Raise GlintError where a server's address does not answer, which MLflow would try for minutes."""
-        url = urlsplit(self.tracking_uri)
-        if url.scheme not in PORTS or not url.hostname:
+        try:
+            url = urlsplit(self.tracking_uri)
+            port = url.port or PORTS.get(url.scheme)
+        except ValueError:  # without its words, which may hold a part of a password
+            raise GlintError("GLINT_MLFLOW_URI must be an address, such as http://HOST:PORT") from None
+        if port is None or not url.hostname:
             return
         import requests
         from requests.utils import get_environ_proxies, select_proxy
 
-        port = url.port or PORTS[url.scheme]
-        if not select_proxy(self.tracking_uri, get_environ_proxies(self.tracking_uri)):
-            reach(url.hostname, port, "GLINT_MLFLOW_URI")
+        if select_proxy(self.tracking_uri, get_environ_proxies(self.tracking_uri)):
+            return  # how to come there is MLflow's to know
+        reach(url.hostname, port, "GLINT_MLFLOW_URI")
+        health = f"{self.tracking_uri.rstrip('/')}/health"
         try:
-            with suppress(requests.exceptions.SSLError):  # MLflow knows of certificates that are named to it alone
-                requests.get(f"{self.tracking_uri.rstrip('/')}/health", timeout=ANSWERS_IN_S)
-        except (requests.ConnectionError, requests.Timeout):
+            # Any answer will do, and MLflow knows of certificates that are named to it alone.
+            with suppress(requests.exceptions.SSLError):
+                requests.get(health, timeout=ANSWERS_IN_S, allow_redirects=False, stream=True).close()
+        except requests.RequestException:
             said = f"{url.hostname}:{port} takes connections and does not answer within {ANSWERS_IN_S} s"
             raise GlintError(f"{said}; check GLINT_MLFLOW_URI") from None
 

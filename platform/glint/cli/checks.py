@@ -16,7 +16,7 @@ from glint.adapters.network import reach, reach_ray
 from glint.core.errors import GlintError
 from glint.core.stores import Bridge
 from glint.settings import Settings
-from glint.wiring import check_store_answers, open_registry, open_store
+from glint.wiring import check_store_answers, open_blob_account, open_registry, open_store
 
 LIBRARIES = ("ray", "torch", "timm", "mlflow", "obstore")
 FREE_BYTES = 5_000_000_000
@@ -89,9 +89,10 @@ def _store(settings: Settings) -> Iterator[Finding]:
 
 
 def _registry(settings: Settings) -> Iterator[Finding]:
-    models = open_registry(settings).models()
+    registry = open_registry(settings)
+    models = registry.models()
     named = ", ".join(f"{name} ({', '.join(f'{a} -> {v}' for a, v in aliases.items())})" for name, aliases in models)
-    yield Finding(what="MLflow", state="ok", detail=f"{settings.tracking_uri}, {named or 'no model registered yet'}")
+    yield Finding(what="MLflow", state="ok", detail=f"{registry.shown_uri}, {named or 'no model registered yet'}")
 
 
 def _ray(settings: Settings) -> Iterator[Finding]:
@@ -107,7 +108,7 @@ def _images(settings: Settings) -> Iterator[Finding]:
         detail = "not configured: images come from folders; GLINT_BLOB_ACCOUNT names a storage account"
         yield Finding(what="Azure Blob Storage", state="absent", detail=detail)
         return
-    where = settings.blob_endpoint or f"https://{settings.blob_account}.blob.core.windows.net"
+    where = open_blob_account(settings).url
     parts = urlsplit(where)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     reach(parts.hostname or "", port, "GLINT_BLOB_ENDPOINT" if settings.blob_endpoint else "GLINT_BLOB_ACCOUNT")

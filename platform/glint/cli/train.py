@@ -59,6 +59,7 @@ def train(
         trained = None if fresh else finished(run, told)
         if trained is None:
             check_run(run)
+            run.registry.check_answers()
             start(settings, told)
             trained = run_training(run, told, fresh)
     emit(

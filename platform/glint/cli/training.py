@@ -31,8 +31,6 @@ def open_run(
     """
     images, science, opened = open_images(settings), read_recipe(recipe, tuple(overrides)), Manifest.open(manifest)
     check_access(opened, images)
-    registry = open_registry(settings)
-    registry.check_answers()
 
     from glint.pipelines.fitting import parse_workers
     from glint.pipelines.training_run import TrainingRun
@@ -42,7 +40,7 @@ def open_run(
         manifest=opened,
         images=images,
         limits=open_limits(settings),
-        registry=registry,
+        registry=open_registry(settings),
         home=settings.home_path,
         name=name,
         workers=parse_workers(workers, gpu),

@@ -28,9 +28,10 @@ def free_port(host: str, port: int) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             return int(probe.getsockname()[1])
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         choices = "name a free port (0 takes any) and an address of this machine"
-        raise GlintError(f"cannot listen on --host {host} --port {port}: {error.strerror}; {choices}") from None
+        why = error.strerror if isinstance(error, OSError) else "that is no name of a host"
+        raise GlintError(f"cannot listen on --host {host} --port {port}: {why}; {choices}") from None
 
 
 def wait_until_answering(host: str, port: int, path: str) -> None:

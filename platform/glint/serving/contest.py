@@ -109,9 +109,9 @@ class Contest:
         if self.challenger is None:
             return
         loaded = self.challenger.current
-        if self._trying and self._classifier.working_s(loaded.predictor) > HANGS_AFTER_S:
+        if self._classifier.working_s(loaded.predictor) > HANGS_AFTER_S:
             self._end(f"an image has taken more than {HANGS_AFTER_S} s")
-            if self._memory is not None:
+            if self._memory is not None and not self._has_hung():  # also of one that had ended for another reason
                 self._memory[self._hung(loaded)] = loaded.found
 
     def _hung(self, loaded: Loaded) -> str:

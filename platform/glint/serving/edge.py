@@ -69,7 +69,8 @@ class Edge:
             if message["type"] == "http.response.start":
                 status = message["status"]
             elif status:
-                self._throttle.ended(status != 503 or UNREACHABLE.encode() in message.get("body", b""))
+                if status != 503 or UNREACHABLE.encode() not in message.get("body", b""):
+                    self._throttle.ended(status != 503)
                 status = 0
             await send(message)
 

@@ -15,7 +15,7 @@ from glint.serving.problems import ProblemError
 if TYPE_CHECKING:
     from glint.adapters.images import Images
 
-ROOM_WAIT_S = 10
+ROOM_WAIT_S = 30
 READERS = 16
 """Blobs that a replica reads at a time, on threads of their own: an account that hangs holds up nothing else."""
 
