@@ -116,6 +116,8 @@ def test_a_file_that_cannot_be_read_is_named(account, folder, monkeypatch):
             "GLINT_BLOB_ACCOUNT glintnosuch: .*does not answer",
         ),
         ({}, "somewhere", "TARGET 'somewhere' must be az://CONTAINER"),
+        ({}, "az://images//line-4", "TARGET 'az://images//line-4': a prefix has no empty part"),
+        ({}, "az://images/../others", "TARGET 'az://images/../others': a prefix has no empty part"),
     ],
 )
 def test_what_is_wrong_is_one_line_naming_the_setting(azurite, account, folder, changed, target, complaint):

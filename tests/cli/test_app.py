@@ -113,10 +113,17 @@ def test_doctor_finds_what_works_and_what_does_not(tmp_path: Path) -> None:
     found = {finding["what"]: finding["state"] for finding in json.loads(healthy.stdout)["findings"]}
     assert healthy.returncode == 0, healthy.stdout
     assert (found["result store"], found["MLflow"], found["Azure Blob Storage"]) == ("ok", "ok", "absent")
-    environment = {**os.environ, "GLINT_HOME": str(tmp_path), "GLINT_MLFLOW_URI": "http://127.0.0.1:9"}
+    wrong = {
+        "MLFLOW_URI": "http://me:secret@127.0.0.1:9",
+        "BLOB_ACCOUNT": "a",
+        "BLOB_ENDPOINT": "https://a/?sig=secret",
+    }
+    environment = {**os.environ, "GLINT_HOME": str(tmp_path), **{f"GLINT_{name}": one for name, one in wrong.items()}}
     started = time.monotonic()
     broken = subprocess.run([GLINT, "doctor"], env=environment, check=False, text=True, capture_output=True)
     assert broken.returncode == 1
     assert "127.0.0.1:9 does not answer" in broken.stdout
     assert "check GLINT_MLFLOW_URI" in broken.stdout
+    assert "GLINT_BLOB_ENDPOINT 'https://a/' must be" in " ".join(broken.stdout.split())
+    assert "secret" not in broken.stdout + broken.stderr
     assert time.monotonic() - started < 60
