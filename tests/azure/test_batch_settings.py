@@ -158,12 +158,18 @@ def test_one_request_asks_for_each_container_of_a_long_manifest(
 def test_what_is_wrong_with_one_blob_is_left_to_its_outcome(
     images: Images, container: str, blob_proxy: Proxy, name: str
 ) -> None:
+    refused = []
+
     async def denied(asked: Asked) -> Fault | None:
-        return Fault.status(403) if asked.operation == "get" else None
+        if asked.operation != "get":
+            return None
+        refused.append(asked)
+        return Fault.status(403)
 
     images.check_readable(f"az://{container}/{name}")
     with injected(blob_proxy, denied):
         images.check_readable(f"az://{container}/{name}")
+    assert refused, "it was denied, and let pass"
 
 
 def test_what_is_denied_everywhere_is_the_settings_fault(images: Images, container: str, blob_proxy: Proxy) -> None:
@@ -176,8 +182,11 @@ def test_what_is_denied_everywhere_is_the_settings_fault(images: Images, contain
 
 def test_a_sas_that_may_only_read_is_enough(azurite: Azurite, container: str) -> None:
     only_reading = partial(secrets, sas_key=sas(azurite, container, 1, permission="r"))
+    images = Images(azurite.account, azurite.endpoint, only_reading)
     for name in ("a/1.jpg", "a/absent.jpg"):
-        Images(azurite.account, azurite.endpoint, only_reading).check_readable(f"az://{container}/{name}")
+        images.check_readable(f"az://{container}/{name}")
+    with pytest.raises(GlintError, match="cannot be listed"):
+        list(images.list(f"az://{container}"))
 
 
 def test_a_server_that_is_no_blob_storage_is_named(container: str, web_page: str) -> None:
@@ -186,5 +195,6 @@ def test_a_server_that_is_no_blob_storage_is_named(container: str, web_page: str
 
 
 def test_a_short_fault_is_no_wrong_setting(images: Images, container: str, blob_proxy: Proxy) -> None:
-    with injected(blob_proxy, Policy(Fault.status(503), Fault.reset(), operations={"get"}, limit=1)):
+    with injected(blob_proxy, Policy(Fault.status(503), Fault.reset(), operations={"get"}, limit=1)) as policy:
         images.check_readable(f"az://{container}/a/1.jpg")
+    assert policy.asked["get"] == 2, "asked once more"
