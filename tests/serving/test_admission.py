@@ -18,7 +18,7 @@ def test_what_would_wait_too_long_is_refused_until_there_is_room(clock: list[flo
     with admission.admitted():
         with admission.admitted(), pytest.raises(ProblemError) as refused:  # two are ahead: 3 s
             admission.check()
-        assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
+        assert (refused.value.status_code, refused.value.headers) == (503, {"Retry-After": "1"})
         admission.check()  # one is ahead: 1.5 s
 
 

@@ -26,6 +26,7 @@ from glint.pipelines.chunk_answers import Written
 from glint.serving.batch_answers import PREFIX
 from glint.serving.batch_desk import Desk
 from glint.serving.batch_jobs import create_batch_app
+from glint.serving.guard import Access, Guard
 
 MODEL = "models:/boards/3"
 
@@ -383,6 +384,16 @@ def test_a_body_that_is_not_said_to_be_json_is_told_as_such(client: httpx.Client
     form = {"content-type": "application/x-www-form-urlencoded"}  # as curl says of what it sends with -d
     answer = client.post("endpoints/boards/jobs", content='{"input": {"uris": ["a"]}}', headers=form)
     assert_refused(answer, 422, f"the body must be content-type: application/json, got {form['content-type']}")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_of_too_many_bytes_is_refused_while_it_comes(whole: FastAPI, endpoint: str, chunked: bool) -> None:
+    guarded = TestClient(Guard(whole, Access(), "batch", max_bytes=1000), base_url=f"http://glint{PREFIX}")
+    body = b'{"input": {"uri": "az://images/line-4' + b"x" * 1000 + b'"}}'
+    sent = iter([body[:900], body[900:]]) if chunked else body
+    answer = guarded.post("endpoints/boards/jobs", content=sent, headers={"content-type": "application/json"})
+    assert_refused(answer, 413, "a body may have at most 1,000 bytes, got at least 1,040")
+    assert guarded.post("endpoints/boards/jobs", json={"input": {"uri": "az://images/line-4"}}).status_code == 202
 
 
 def test_a_parameter_that_is_misspelt_does_not_find_everything(

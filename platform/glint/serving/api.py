@@ -181,7 +181,7 @@ async def _result(
     except ImageError as error:
         wrong = OutcomeError(type=error.type, message=str(error))
     except ProblemError as problem:
-        if problem.status == 503:  # no answer of its own, but one for the request: try again
+        if problem.status_code == 503:  # no answer of its own, but one for the request: try again
             raise
         wrong = OutcomeError(type=problem.reason, message=str(problem))
     except Exception:  # our mistake, but the other images have their answers

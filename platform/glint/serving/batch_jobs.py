@@ -43,6 +43,7 @@ PROBLEMS = problem_responses(
     {
         404: "There is no endpoint, deployment or job of that name",
         409: "It exists already, was changed meanwhile, or has not ended",
+        413: "A body of more than 16 MB",
         422: "A value out of range, or one that the server's settings do not allow",
         500: "The server's own mistake",
         503: "The result store does not answer, or is not usable as it is set up",

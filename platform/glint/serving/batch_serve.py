@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from glint.serving.supervisor import Supervisor
 
 APPLICATION = "batch"
+MAX_BODY_BYTES = 16_000_000
+"""A job may name 10,000 images, by addresses of a thousand letters and more."""
 
 
 class Bureau:
@@ -44,7 +46,7 @@ class Bureau:
 
     def __serve_build_asgi_app__(self) -> Guard:
         """What Serve mounts at the application's route."""
-        return Guard(create_batch_app(self._desk), self._access, "batch")
+        return Guard(create_batch_app(self._desk), self._access, "batch", max_bytes=MAX_BODY_BYTES)
 
     def check_health(self) -> None:
         """Called by Serve every 10 s, which replaces the replica when this has raised three times."""

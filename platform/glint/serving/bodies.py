@@ -15,7 +15,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from glint.serving.problems import ProblemError
+from glint.serving.problems import ProblemError, too_many_bytes
 
 RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 """Content types that say nothing of the body. The last is what `curl --data-binary` sends unless told otherwise."""
@@ -122,7 +122,7 @@ async def read_body(request: Request, limits: BodyLimits) -> bytes:
         )
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limits.max_bytes:
-        raise _too_many_bytes(limits.max_bytes, int(declared))
+        raise too_many_bytes(limits.max_bytes, int(declared))
     try:
         async with asyncio.timeout(limits.timeout_s):
             return await _read(request, limits.max_bytes)
@@ -137,7 +137,7 @@ async def _read(request: Request, max_bytes: int) -> bytes:
         chunks.append(chunk)
         size += len(chunk)
         if size > max_bytes:
-            raise _too_many_bytes(max_bytes, size)
+            raise too_many_bytes(max_bytes, size)
     return b"".join(chunks)
 
 
@@ -205,7 +205,3 @@ def from_base64(text: str, where: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise ProblemError(422, "invalid_body", f"{where}: this is not base64") from None
-
-
-def _too_many_bytes(max_bytes: int, size: int) -> ProblemError:
-    return ProblemError(413, "too_many_bytes", f"a body may have at most {max_bytes:,} bytes, got at least {size:,}")

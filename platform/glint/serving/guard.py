@@ -21,7 +21,7 @@ from glint.serving.edge import UNREACHABLE
 from glint.serving.entra import EntraSettings, EntraTokens
 from glint.serving.held import Held
 from glint.serving.keys import PREFIX, Key, Keys
-from glint.serving.problems import ProblemError, problem_response
+from glint.serving.problems import ProblemError, problem_response, too_many_bytes
 
 OPEN_PATHS = frozenset({"/", "/openapi.json", f"{PREFIX_OF_BATCH}/openapi.json", "/v2/health/live", "/v2/health/ready"})
 """What tells nothing of the models, for probes and for those who find the door."""
@@ -44,7 +44,7 @@ class Guard:
     """Lets requests through to `app` that bear a key of `scope`; the rest is answered 401, 403 or 429.
 
     `scopes` are those of paths that need another one; `num_replicas` tells how many share the rate of a key. A request
-    whose body is more than `held` takes is answered 503.
+    whose body is more than `held` takes is answered 503, and one of more than `max_bytes` 413.
     """
 
     def __init__(
@@ -55,8 +55,10 @@ class Guard:
         scopes: Mapping[str, str] | None = None,
         num_replicas: Callable[[], int] = lambda: 1,
         held: Held | None = None,
+        max_bytes: int | None = None,
     ) -> None:
         self._app, self._num_replicas, self._held = app, num_replicas, held or Held()
+        self._max_bytes = max_bytes
         self._scope, self._scopes = scope, scopes or {}
         self._keys = Keys(access.keys) if access.keys else None
         self._entra = EntraTokens(access.entra) if access.entra else None
@@ -76,6 +78,8 @@ class Guard:
             message = await receive()
             self._held.take(size := len(message.get("body", b"")))
             brought += size
+            if self._max_bytes is not None and brought > self._max_bytes:
+                raise too_many_bytes(self._max_bytes, brought)
             return message
 
         async def sending(message: Message) -> None:

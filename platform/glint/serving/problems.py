@@ -33,14 +33,15 @@ class Problem(BaseModel):
     reason: str = Field(description="short and stable, in snake_case, such as truncated or too_many_bytes")
 
 
-class ProblemError(Exception):
-    """Raised anywhere in a request to answer it with a problem."""
+class ProblemError(HTTPException):
+    """Raised anywhere in a request to answer it with a problem; FastAPI lets it pass while it reads a body, too."""
 
     def __init__(self, status: int, reason: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(detail)
-        self.status = status
+        super().__init__(status, detail, headers)
         self.reason = reason
-        self.headers = headers
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 async def only_known_parameters(request: Request) -> None:
@@ -95,9 +96,14 @@ def problem_responses(meanings: Mapping[int, str]) -> dict[int | str, dict[str, 
     return {status: {"description": meaning, "content": content} for status, meaning in meanings.items()}
 
 
+def too_many_bytes(max_bytes: int, size: int) -> ProblemError:
+    """Of a body that is larger than a server takes."""
+    return ProblemError(413, "too_many_bytes", f"a body may have at most {max_bytes:,} bytes, got at least {size:,}")
+
+
 def problem_response(request: Request, problem: ProblemError) -> Response:
     """A problem as the answer to a request."""
-    return _response(request, problem.status, problem.reason, str(problem), problem.headers)
+    return _response(request, problem.status_code, problem.reason, str(problem), problem.headers)
 
 
 def problem_document(status: int, reason: str, detail: str) -> str:
