@@ -37,6 +37,15 @@ def test_an_address_that_is_none_is_named(name: str, monkeypatch: pytest.MonkeyP
     read_settings()
 
 
+def test_a_password_in_an_address_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLINT_MLFLOW_URI", "https://name:hid/den@mlflow.example.com")
+    with pytest.raises(GlintError, match=r"MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD do$") as raised:
+        read_settings()
+    assert "den" not in str(raised.value)
+    monkeypatch.setenv("GLINT_MLFLOW_URI", "sqlite:////home/a@b/mlflow.db")
+    read_settings()
+
+
 @pytest.mark.parametrize("half", ["tenant", "audience"])
 def test_half_of_what_entra_needs_is_named(half: str) -> None:
     missing = "AUDIENCE" if half == "tenant" else "TENANT"

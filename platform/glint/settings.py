@@ -34,6 +34,13 @@ def _web_address(value: str | None) -> str | None:
     return value
 
 
+def _without_password(value: str | None) -> str | None:
+    """It travels to other processes in the open, and the errors of MLflow name it."""
+    if value and value.startswith(("http://", "https://")) and "@" in value:
+        raise ValueError("must hold no password: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD do")
+    return value
+
+
 class Settings(BaseSettings):
     """glint's settings. The defaults need no account: everything lies under `./.glint`."""
 
@@ -43,7 +50,9 @@ class Settings(BaseSettings):
     store: str | None = Field(
         default=None, description="sqlite:///PATH or cosmos://ACCOUNT/DATABASE; default: results.db under home"
     )
-    mlflow_uri: str | None = Field(default=None, description="tracking server; default: a SQLite file under home")
+    mlflow_uri: Annotated[str | None, AfterValidator(_without_password)] = Field(
+        default=None, description="tracking server; default: a SQLite file under home"
+    )
     ray_address: str | None = Field(default=None, description="of a running Ray; default: one of glint's own")
     num_cpus: int | None = Field(
         default=None, ge=1, description="logical, of glint's own Ray; default: 4, or twice the cores"
@@ -146,7 +155,8 @@ def read_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = f"GLINT_{'_'.join(map(str, first['loc'])).upper()}"
-        raise GlintError(f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}") from None
+        got = "" if "@" in str(first["input"]) else f", got {first['input']!r}"  # which may be a password
+        raise GlintError(f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}{got}") from None
 
 
 def quieten(settings: Settings) -> None:

@@ -38,6 +38,11 @@ def test_a_ray_that_does_not_answer_is_named_before_ray_waits_for_it() -> None:
             reach_ray(address)
 
 
+def test_a_host_that_cannot_be_one_is_named() -> None:
+    with pytest.raises(GlintError, match=r"a\.\.b:80 does not answer .* check GLINT_RAY_ADDRESS"):
+        reach_ray("a..b:80")
+
+
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1", "ray://somewhere", "host:", ":8", "host:port"])
 def test_an_address_without_host_or_port_is_refused(address: str) -> None:
     with pytest.raises(GlintError, match="must be HOST:PORT"):
@@ -45,9 +50,9 @@ def test_an_address_without_host_or_port_is_refused(address: str) -> None:
 
 
 def test_what_speaks_as_ray_does_is_let_through() -> None:
-    reach_ray("auto")
     with grpc_server() as address:
-        reach_ray(address)
+        assert [refusal(one) for one in ("auto", address, f"ray://{address}")] == [None, None, None]
+    assert refusal(address)
 
 
 def test_a_ray_is_asked_whether_it_wants_a_token(ray_cluster: None) -> None:
@@ -78,6 +83,14 @@ def test_a_ray_of_this_machine_alone_is_joined_by_its_address(ray_cluster: None)
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.stdout.split() == [address], done.stderr
+
+
+def refusal(address: str) -> str | None:
+    try:
+        reach_ray(address)
+    except GlintError as error:
+        return str(error)
+    return None
 
 
 @contextmanager

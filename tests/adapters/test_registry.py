@@ -255,14 +255,14 @@ def test_a_server_that_takes_connections_and_does_not_answer_is_told(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(GlintError, match=rf"^127\.0\.0\.1:{port} takes connections .* check GLINT_MLFLOW_URI$"):
-            Registry(f"http://name:secret@127.0.0.1:{port}", tmp_path).models()
+            Registry(f"http://127.0.0.1:{port}", tmp_path).models()
 
 
 def test_a_server_is_shown_without_its_password_and_an_address_that_is_none_is_told(tmp_path: Path) -> None:
-    shown = Registry("https://name:se/cr@et@mlflow.example.com/a", tmp_path).shown_uri
-    assert shown == "https://mlflow.example.com/a"
+    shown = Registry("postgresql://name:secr@et@db.example.com/a", tmp_path).shown_uri
+    assert shown == "postgresql://db.example.com/a"
     assert Registry("sqlite:////home/a@b/mlflow.db", tmp_path).shown_uri == "sqlite:////home/a@b/mlflow.db"
-    for wrong in ("http://mlflow:port", "http://user:pa/ss@host", "http://[::1"):
+    for wrong in ("http://mlflow:port", "http://host:pa", "http://[::1"):
         with pytest.raises(GlintError, match=r"^GLINT_MLFLOW_URI must be an address, such as http://HOST:PORT$"):
             Registry(wrong, tmp_path).check_answers()
 

@@ -527,3 +527,20 @@ def test_up_names_a_port_that_is_taken(glint: typer.Typer, azurite: Azurite) -> 
     result = CliRunner().invoke(glint, ["emulators", "up", "--blob-port", port])
     assert isinstance(result.exception, GlintError)
     assert f"--blob-port {port} cannot be had" in str(result.exception)
+
+
+def test_run_names_a_command_that_is_none_before_anything_starts(glint: typer.Typer) -> None:
+    result = CliRunner().invoke(glint, ["emulators", "run", "--", "no-such-command", "--flag"])
+    assert isinstance(result.exception, GlintError)
+    assert str(result.exception) == "COMMAND 'no-such-command' is no program here that can be run"
+
+
+def test_run_ends_as_its_command_does(
+    glint: typer.Typer, emulators: Installed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLINT_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "emulators").symlink_to(emulators.folder)
+    for script, code in (("exit 3", 3), ("kill -9 $$", 137)):
+        command = ["emulators", "run", "--data", str(tmp_path / "data"), "--", "sh", "-c", script]
+        assert CliRunner().invoke(glint, command).exit_code == code

@@ -114,7 +114,7 @@ def test_doctor_finds_what_works_and_what_does_not(tmp_path: Path) -> None:
     assert healthy.returncode == 0, healthy.stdout
     assert (found["result store"], found["MLflow"], found["Azure Blob Storage"]) == ("ok", "ok", "absent")
     wrong = {
-        "MLFLOW_URI": "http://me:secret@127.0.0.1:9",
+        "MLFLOW_URI": "http://127.0.0.1:9",
         "BLOB_ACCOUNT": "a",
         "BLOB_ENDPOINT": "https://a/?sig=secret",
     }

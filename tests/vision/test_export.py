@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +55,16 @@ def test_a_file_that_says_something_else_is_not_written(
         ("tflite", "m.tflite", "--format 'tflite' must be one of onnx, openvino, pt2"),
         ("openvino", "m.onnx", "must end with .xml, for --format openvino"),
         ("onnx", "absent/m.onnx", "there is no folder"),
+        ("pt2", "folder.pt2", "folder.pt2 is a folder; name a file in it"),
+        ("pt2", "locked/m.pt2", "locked cannot be written to; name one of your own"),
     ],
 )
 def test_a_target_that_cannot_be_is_named(
     bundle: Bundle, tmp_path: Path, format: str, out: str, complaint: str
 ) -> None:
+    (tmp_path / "folder.pt2").mkdir()
+    (tmp_path / "locked").mkdir(mode=0o500)
+    if out.startswith("locked") and os.access(tmp_path / "locked", os.W_OK):
+        pytest.skip("root may write anywhere")
     with pytest.raises(GlintError, match=complaint):
         export(bundle, format, tmp_path / out)

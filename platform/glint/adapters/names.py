@@ -23,6 +23,8 @@ def look_up(url: str) -> Future[None]:
     def ask() -> None:
         try:
             socket.getaddrinfo(host, None)
+        except UnicodeError:
+            found.set_exception(OSError(f"{host!r} cannot be the name of a host"))
         except OSError as error:
             found.set_exception(error)
         else:

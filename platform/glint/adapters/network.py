@@ -21,7 +21,7 @@ def reach(host: str, port: int, setting: str) -> None:
         if not name_server_answers(f"//{host}"):
             raise TimeoutError(NO_NAME_SERVER)
         socket.create_connection((host, port), CONNECT_TIMEOUT_S).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the second for what cannot be the name of a host
         raise GlintError(f"{host}:{port} does not answer ({error}); check {setting}") from None
 
 

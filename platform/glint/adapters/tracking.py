@@ -54,8 +54,8 @@ class Tracking:
 
     @property
     def shown_uri(self) -> str:
-        """The server's address for people: without the name and password that it may hold."""
-        return re.sub(r"^(https?://).*@", r"\1", self.tracking_uri)
+        """The address for people: without the name and password that a database's may hold."""
+        return re.sub(r"^([^:/]+://)[^/]*@", r"\1", self.tracking_uri)
 
     def check_answers(self) -> None:
         """Raise GlintError where a server's address does not answer, which MLflow would try for minutes."""

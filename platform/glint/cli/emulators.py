@@ -60,14 +60,20 @@ def run(
         glint emulators run -- glint doctor
     """
     import os
+    import shutil
     import subprocess
 
     from glint.cli.console import stderr
+    from glint.core.errors import GlintError
 
+    if shutil.which(command[0]) is None:
+        raise GlintError(f"COMMAND {command[0]!r} is no program here that can be run")
     with _running(0, 0, data) as settings:
         ended = subprocess.run(command, env={**os.environ, **settings}, check=False)
     stderr.print("the emulators have ended, and with them what was in Cosmos DB; glint emulators up keeps them running")
-    raise typer.Exit(ended.returncode)
+    raise typer.Exit(
+        ended.returncode if ended.returncode >= 0 else 128 - ended.returncode
+    )  # by a signal, as a shell has it
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -69,7 +70,7 @@ def export(bundle: Bundle, format: str, out: Path) -> Parity:
 
 
 def check_target(format: str, out: Path) -> None:
-    """Raise GlintError unless the format exists, its package is installed, and `out` is a file of it in a folder."""
+    """Raise GlintError unless the format exists, its package is installed, and `out` can be a file of it."""
     if format not in SUFFIXES:
         raise GlintError(f"--format {format!r} must be one of {', '.join(SUFFIXES)}")
     if format == "onnx" and not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
@@ -78,6 +79,10 @@ def check_target(format: str, out: Path) -> None:
         raise GlintError(f"--out {out} must end with {SUFFIXES[format]}, for --format {format}")
     if not out.parent.is_dir():
         raise GlintError(f"--out {out}: there is no folder {out.parent}")
+    if out.is_dir():
+        raise GlintError(f"--out {out} is a folder; name a file in it")
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise GlintError(f"--out {out}: the folder {out.parent} cannot be written to; name one of your own")
 
 
 def compare(found: Logits, expected: Logits) -> Parity:
