@@ -1,7 +1,7 @@
 """One JPEG a request, 16 clients: glint against LitServe, BentoML and `mlflow models serve` on the same weights.
 
 apt-get install wrk
-python benchmarks/online.py [--scratch FOLDER] [--seconds 15] [--sides glint,litserve]
+python benchmarks/online.py [--scratch FOLDER] [--seconds 15] [--rounds 3] [--sides glint,litserve]
 
 Trains a resnet18 at 224 px with glint (online_model.py), then serves it by each in turn, on the same cores as wrk,
 whose own CPU is told apart. glint runs the engine that `auto` chose behind HAProxy, as by default, and
@@ -12,6 +12,9 @@ BentoML, base64 in JSON to mlflow, which takes nothing else.
 
 The ceiling is what the cores could do, less what wrk took of them, if there were nothing but plain decoding, resizing
 and bare OpenVINO (ceiling.py, one on each core at once).
+
+A virtual machine's pace may change by half from one minute to the next. So all sides are measured in turn in each of
+several rounds, ratios are those within a round, and what is told is the median of the rounds.
 
 Each peer lives in a virtual environment of its own below the scratch folder, which sees glint's packages behind its
 own; these and the model are kept there for the next time.
@@ -37,6 +40,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -56,6 +60,8 @@ CLIENTS, WARM_UP_S, READY_S = 16, 20, 120
 """Of each side: a server that answers may have to start what else belongs to it, as glint its batch API."""
 CORES = os.cpu_count() or 1
 BOUNDARY = "glint-benchmark"
+Measured = dict[str, dict[str, float]]
+"""Of a round, by side: what was measured of it."""
 GOALS = {"litserve": 4.0, "same_engine": 1.2, "ceiling": 0.7}
 
 
@@ -76,7 +82,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "glint-online")
     parser.add_argument("--seconds", type=int, default=15)
-    parser.add_argument("--sides", default="", help="names, with commas between; default: all of them")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sides", default="", help="names, with commas between, glint always; default: all of them")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is not installed: apt-get install wrk")
@@ -86,17 +93,21 @@ def main() -> None:
     settings = Settings(home=home)
     found = open_model(model, settings)
     port = free_port("127.0.0.1", 0)
-    measured: dict[str, Any] = {}
-    wanted = options.sides.split(",") if options.sides else None
-    for side in sides(options.scratch, settings, model, found.bundle.directory, picture.read_bytes(), port):
-        if wanted is None or side.name in wanted:
-            measured[side.name] = measure(side, port, options.seconds, options.scratch)
-    measured["glint"]["engine"] = found.ref.engine
-    measured["ceiling"] = ceiling(found.bundle, found.ref.engine, picture, measured["glint"]["generator_cores"])
-    report(measured)
+    wanted = {"glint", *options.sides.split(",")} if options.sides else None
+    all_sides = list(sides(options.scratch, settings, model, found.bundle.directory, picture.read_bytes(), port))
+    rounds: list[Measured] = []
+    for _ in range(options.rounds):
+        rounds.append(measured := {})
+        for side in all_sides:
+            if wanted is None or side.name in wanted:
+                measured[side.name] = measure(side, port, options.seconds, options.scratch)
+            if side.name == "glint":
+                spent = measured["glint"]["generator_cores"]
+                measured["ceiling"] = ceiling(found.bundle, found.ref.engine, picture, spent)
+    report(rounds, found.ref.engine)
 
 
-def measure(side: Side, port: int, seconds: int, scratch: Path) -> dict[str, Any]:
+def measure(side: Side, port: int, seconds: int, scratch: Path) -> dict[str, float]:
     """Serve, warm up and ask."""
     print(f"{side.name} ...", file=sys.stderr, flush=True)
     with serving(side, port, scratch):
@@ -118,18 +129,22 @@ def ceiling(bundle: Bundle, engine: str, picture: Path, generator_cores: float) 
     return {part: round(took, 2) for part, took in each_ms.items()} | {"requests_per_s": round(reached, 1)}
 
 
-def report(measured: dict[str, Any]) -> None:
-    """The last line: requests/s of each, and how many times the others' they are."""
+def report(rounds: list[Measured], engine: str) -> None:
+    """The last line: requests/s of each, and how many times the others' they are; medians of the rounds."""
 
     def times(one: str, other: str) -> float | None:
-        sides = [measured.get(name, {}).get("requests_per_s") for name in (one, other)]
-        return round(sides[0] / sides[1], 2) if all(sides) else None
+        each = [measured[one]["requests_per_s"] / measured[other]["requests_per_s"] for measured in rounds]
+        return round(median(each), 2)
 
-    ratios = {
-        "litserve": times("glint", "litserve"),
-        "same_engine": times("glint_fp32", "litserve_fp32"),
-        "ceiling": times("glint", "ceiling"),
+    measured: dict[str, Any] = {
+        name: {what: round(median(each[name][what] for each in rounds), 3) for what in side}
+        | {"each_round": [each[name]["requests_per_s"] for each in rounds]}
+        for name, side in rounds[0].items()
     }
+    measured["glint"]["engine"] = engine
+    pairs = {"litserve": ("glint", "litserve"), "same_engine": ("glint_fp32", "litserve_fp32")}
+    pairs["ceiling"] = ("glint", "ceiling")
+    ratios = {name: times(*pair) if set(pair) <= set(measured) else None for name, pair in pairs.items()}
     lower = measured["glint"]["p99_ms"] < measured.get("litserve", {}).get("p99_ms", 0)
     goal = "times LitServe at least 4, at a lower p99; on the same engine at least 1.2; of the ceiling at least 0.7"
     reached = {name: ratio is not None and ratio >= GOALS[name] for name, ratio in ratios.items()}
@@ -212,7 +227,7 @@ def wait_until_answering(side: Side, port: int, process: subprocess.Popen[bytes]
     sys.exit(f"{side.name} does not answer; see its log {side.name}.log in the scratch folder")
 
 
-def wrk(side: Side, port: int, seconds: int, scratch: Path) -> dict[str, float | str]:
+def wrk(side: Side, port: int, seconds: int, scratch: Path) -> dict[str, float]:
     """Requests/s and latency under 16 clients, and what the generator took of the cores."""
     body = scratch / "body"
     body.write_bytes(side.body)
