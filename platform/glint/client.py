@@ -12,56 +12,26 @@ clock or by this program's, is not sent again.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from glint.attempts import Outcome, RefusedError, UnavailableError, pause_s, successful
 from glint.batch_client import AsyncBatch, Batch
-from glint.core.errors import GlintError, one_line
+from glint.core.errors import GlintError
 from glint.serving.answers import Classification, Served
 from glint.settings import read_settings
+
+__all__ = ["AsyncClient", "Client", "RefusedError", "StrangerError", "UnavailableError"]
 
 Image = bytes | str | Path
 """Encoded bytes, a file, or the az:// address of a blob that the server reads itself."""
 Answer = TypeVar("Answer", bound=BaseModel)
-
-NOTHING_DONE = frozenset({429, 503})
-"""Answers of a server that has not begun with the request."""
-BROKEN_OFF = frozenset({502, 504})
-TIMED_OUT = 408
-UNCONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-TOO_LATE = (httpx.ReadTimeout, httpx.WriteTimeout)
-MISUSED = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
-LONGEST_WAIT_S = 120
-"""A server that asks for more is not waited for."""
-Outcome = httpx.Response | httpx.TransportError
 MAX_CONNECTIONS = 64
-
-
-class RefusedError(GlintError):
-    """The server answered 4xx: `status` is HTTP's, `reason` for a program, the message for a person."""
-
-    def __init__(self, message: str, status: int, reason: str, request_id: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.reason = reason
-        self.request_id = request_id
-
-
-class UnavailableError(Exception):
-    """No answer after all attempts, or the server's own mistake; `status` is None where nothing answered at all."""
-
-    def __init__(self, message: str, status: int | None = None, request_id: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.request_id = request_id
 
 
 class StrangerError(GlintError):
@@ -132,10 +102,10 @@ class Client:
         `timeout_s` only if `late` says so as well.
         """
         outcomes = [self._attempt(method, path, options)]
-        while (pause_s := _pause_s(outcomes, idempotent, late, self._max_attempts)) is not None:
-            time.sleep(pause_s)
+        while (wait_s := pause_s(outcomes, idempotent, late, self._max_attempts)) is not None:
+            time.sleep(wait_s)
             outcomes.append(self._attempt(method, path, options))
-        return _successful(outcomes[-1])
+        return successful(outcomes[-1])
 
     def _attempt(self, method: str, path: str, options: Mapping[str, Any]) -> Outcome:
         try:
@@ -196,10 +166,10 @@ class AsyncClient:
     ) -> httpx.Response:
         """As Client.request."""
         outcomes = [await self._attempt(method, path, options)]
-        while (pause_s := _pause_s(outcomes, idempotent, late, self._max_attempts)) is not None:
-            await asyncio.sleep(pause_s)
+        while (wait_s := pause_s(outcomes, idempotent, late, self._max_attempts)) is not None:
+            await asyncio.sleep(wait_s)
             outcomes.append(await self._attempt(method, path, options))
-        return _successful(outcomes[-1])
+        return successful(outcomes[-1])
 
     async def _attempt(self, method: str, path: str, options: Mapping[str, Any]) -> Outcome:
         try:
@@ -254,58 +224,3 @@ def _parsed(response: httpx.Response, kind: type[Answer]) -> Answer:
         sort = response.headers.get("content-type", "no content type")
         wanted = "name the address of a running `glint serve`"
         raise StrangerError(f"what answers at {response.url} is no glint, by its {sort[:100]}: {wanted}") from None
-
-
-def _pause_s(outcomes: Sequence[Outcome], idempotent: bool, late: bool, max_attempts: int) -> float | None:
-    """Seconds until the next attempt, exponential with full jitter beyond what the server asks; None for no more."""
-    *before, latest = outcomes
-    asked_s = _asked_s(latest)
-    again = _undone(latest) or (idempotent and _broken_off(latest) and not any(map(_broken_off, before)))
-    again = again and (late or not isinstance(latest, TOO_LATE))
-    if not again or len(outcomes) >= max_attempts or asked_s > LONGEST_WAIT_S:
-        return None
-    return asked_s + random.uniform(0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** len(outcomes)))
-
-
-def _undone(outcome: Outcome) -> bool:
-    """Whether the server has not begun with the request."""
-    if isinstance(outcome, httpx.Response):
-        return outcome.status_code in NOTHING_DONE
-    return isinstance(outcome, UNCONNECTED)
-
-
-def _broken_off(outcome: Outcome) -> bool:
-    """Whether the server may have begun, and did not end."""
-    if isinstance(outcome, httpx.Response):
-        return outcome.status_code in BROKEN_OFF
-    return not isinstance(outcome, (*UNCONNECTED, *MISUSED))
-
-
-def _asked_s(outcome: Outcome) -> int:
-    """What the server asks to be left alone for."""
-    asked = outcome.headers.get("retry-after", "") if isinstance(outcome, httpx.Response) else ""
-    return int(asked) if asked.isdecimal() else 0
-
-
-def _successful(outcome: Outcome) -> httpx.Response:
-    if not isinstance(outcome, httpx.Response):
-        broken = "the connection broke off" if _broken_off(outcome) else "nothing answers"
-        kind = "no answer in time" if isinstance(outcome, TOO_LATE) else broken
-        raise UnavailableError(f"{kind}: {one_line(outcome)}") from outcome
-    if outcome.is_success:
-        return outcome
-    status, request_id = outcome.status_code, outcome.headers.get("x-request-id")
-    detail, reason = _problem(outcome)
-    if status < 500 and status not in (TIMED_OUT, *NOTHING_DONE):
-        raise RefusedError(detail, status, reason, request_id)
-    if (asked_s := _asked_s(outcome)) > LONGEST_WAIT_S:
-        detail = f"{detail} (it asks to wait for {asked_s} s; no more than {LONGEST_WAIT_S} s are waited)"
-    raise UnavailableError(f"{status}: {detail}", status, request_id)
-
-
-def _problem(response: httpx.Response) -> tuple[str, str]:
-    """The detail and reason of a problem+json, or whatever was answered in its stead."""
-    with suppress(ValueError, KeyError, TypeError):  # another server's may have neither, or be no JSON
-        problem = response.json()
-        return str(problem["detail"]), str(problem.get("reason", "unknown"))
-    return " ".join(response.text[:200].split()) or response.reason_phrase, "unknown"
