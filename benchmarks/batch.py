@@ -31,7 +31,7 @@ from online import PEERS, environment
 from PIL import Image, ImageDraw
 
 from glint.adapters.blob_account import BlobAccount
-from glint.adapters.blob_admin import upload
+from glint.adapters.blob_upload import upload
 from glint.core.errors import GlintError
 from glint.emulators.fidelity import CosmosProxyProcess
 from glint.emulators.install import install

@@ -23,7 +23,8 @@ from azure.storage.blob import ContainerClient
 from common import end
 
 from glint.adapters.blob_account import BlobAccount
-from glint.adapters.blob_admin import open_service, upload
+from glint.adapters.blob_admin import open_service
+from glint.adapters.blob_upload import upload
 from glint.adapters.images import Images
 from glint.emulators.install import install
 from glint.emulators.servers import ACCOUNT_KEY, Azurite

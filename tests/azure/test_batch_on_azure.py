@@ -17,7 +17,7 @@ from tests.faults import Policy, injected
 from tests.pipelines.progress import Told
 
 from glint.adapters.blob_account import BlobAccount
-from glint.adapters.blob_admin import upload
+from glint.adapters.blob_upload import upload
 from glint.adapters.cosmos_client import CosmosAddress
 from glint.adapters.cosmos_schema import BOOKS, OUTCOMES
 from glint.adapters.cosmos_setup import create_schema

@@ -11,7 +11,8 @@ from tests.azure.test_blob_images import sas, secrets
 
 from glint.adapters import blob_listing, blobs
 from glint.adapters.blob_account import BlobAccount
-from glint.adapters.blob_admin import open_service, upload
+from glint.adapters.blob_admin import open_service
+from glint.adapters.blob_upload import upload
 from glint.adapters.blobs import Blob
 from glint.adapters.images import Images
 from glint.core.errors import GlintError, ImageError

@@ -20,7 +20,8 @@ from cryptography.x509.oid import NameOID
 
 from glint.adapters import blob_account
 from glint.adapters.blob_account import BlobAccount, no_credentials
-from glint.adapters.blob_admin import link, upload
+from glint.adapters.blob_admin import link
+from glint.adapters.blob_upload import upload
 from glint.adapters.images import Images
 from glint.core.errors import GlintError
 from glint.emulators.servers import ACCOUNT, ACCOUNT_KEY

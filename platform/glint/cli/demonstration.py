@@ -14,7 +14,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 from rich.console import RenderableType
 
-from glint.adapters.blob_admin import Uploaded, upload
+from glint.adapters.blob_upload import Uploaded, upload
 from glint.adapters.cosmos_setup import MAX_RU, create_schema
 from glint.cli.console import typed
 from glint.cli.gating import promote

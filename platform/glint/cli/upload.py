@@ -28,7 +28,7 @@ def upload(
 
         glint upload boards az://images/line-4 --json
     """
-    from glint.adapters.blob_admin import upload as run_upload
+    from glint.adapters.blob_upload import upload as run_upload
     from glint.cli.console import emit, next_step, progress
     from glint.core.outcome import counted
     from glint.settings import Settings
