@@ -62,6 +62,8 @@ CORES = os.cpu_count() or 1
 BOUNDARY = "glint-benchmark"
 Measured = dict[str, dict[str, float]]
 """Of a round, by side: what was measured of it."""
+EACH = ("requests_per_s", "p99_ms", "errors")
+"""What is told of each round, beside the median."""
 GOALS = {"litserve": 4.0, "same_engine": 1.2, "ceiling": 0.7}
 
 
@@ -82,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "glint-online")
     parser.add_argument("--seconds", type=int, default=15)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, choices=range(1, 100), metavar="N")
     parser.add_argument("--sides", default="", help="names, with commas between, glint always; default: all of them")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
@@ -95,6 +97,8 @@ def main() -> None:
     port = free_port("127.0.0.1", 0)
     wanted = {"glint", *options.sides.split(",")} if options.sides else None
     all_sides = list(sides(options.scratch, settings, model, found.bundle.directory, picture.read_bytes(), port))
+    if unknown := (wanted or set()) - {side.name for side in all_sides}:
+        sys.exit(f"--sides: there is no {', '.join(unknown)}; there are {', '.join(side.name for side in all_sides)}")
     rounds: list[Measured] = []
     for _ in range(options.rounds):
         rounds.append(measured := {})
@@ -132,13 +136,13 @@ def ceiling(bundle: Bundle, engine: str, picture: Path, generator_cores: float) 
 def report(rounds: list[Measured], engine: str) -> None:
     """The last line: requests/s of each, and how many times the others' they are; medians of the rounds."""
 
-    def times(one: str, other: str) -> float | None:
+    def times(one: str, other: str) -> float:
         each = [measured[one]["requests_per_s"] / measured[other]["requests_per_s"] for measured in rounds]
         return round(median(each), 2)
 
     measured: dict[str, Any] = {
         name: {what: round(median(each[name][what] for each in rounds), 3) for what in side}
-        | {"each_round": [each[name]["requests_per_s"] for each in rounds]}
+        | {f"each_{what}": [each[name][what] for each in rounds] for what in EACH if what in side}
         for name, side in rounds[0].items()
     }
     measured["glint"]["engine"] = engine
@@ -207,7 +211,8 @@ def serving(side: Side, port: int, scratch: Path) -> Iterator[None]:
             yield
         finally:
             process.terminate()
-            process.wait(timeout=60)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=60)
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # workers that it has left behind
 

@@ -2,6 +2,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from glint.core.errors import GlintError
 from glint.settings import Settings, read_settings
@@ -37,11 +38,15 @@ def test_an_address_that_is_none_is_named(name: str, monkeypatch: pytest.MonkeyP
     read_settings()
 
 
-def test_a_password_in_an_address_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLINT_MLFLOW_URI", "https://name:hid/den@mlflow.example.com")
-    with pytest.raises(GlintError, match=r"MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD do$") as raised:
+@pytest.mark.parametrize("scheme", ["https:", "HTTP:", " http:"])
+def test_a_password_in_an_address_is_refused_and_not_shown(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLINT_MLFLOW_URI", f"{scheme}//name:hid/den@mlflow.example.com")
+    with pytest.raises(GlintError, match=r"^GLINT_MLFLOW_URI: must hold no @: .* hold a password$") as raised:
         read_settings()
-    assert "den" not in str(raised.value)
+    assert "den@" not in str(raised.value)
+    with pytest.raises(ValidationError) as bare:
+        Settings()
+    assert "den@" not in str(bare.value)
     monkeypatch.setenv("GLINT_MLFLOW_URI", "sqlite:////home/a@b/mlflow.db")
     read_settings()
 
@@ -51,6 +56,12 @@ def test_half_of_what_entra_needs_is_named(half: str) -> None:
     missing = "AUDIENCE" if half == "tenant" else "TENANT"
     with pytest.raises(GlintError, match=f"GLINT_ENTRA_{half.upper()} x needs GLINT_ENTRA_{missing}"):
         open_serving(Settings(**{f"entra_{half}": "x"}))
+
+
+def test_a_list_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLINT_SERVE_URIS", "az://images")
+    with pytest.raises(GlintError, match=r'"serve_uris".*a list must be JSON$'):
+        read_settings()
 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from glint.core.errors import GlintError
 
@@ -36,15 +37,17 @@ def _web_address(value: str | None) -> str | None:
 
 def _without_password(value: str | None) -> str | None:
     """It travels to other processes in the open, and the errors of MLflow name it."""
-    if value and value.startswith(("http://", "https://")) and "@" in value:
-        raise ValueError("must hold no password: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD do")
+    if value and "@" in value and re.match(r"\s*https?:", value, re.IGNORECASE):
+        raise ValueError("must hold no @: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD hold a password")
     return value
 
 
 class Settings(BaseSettings):
     """glint's settings. The defaults need no account: everything lies under `./.glint`."""
 
-    model_config = SettingsConfigDict(env_prefix="GLINT_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="GLINT_", env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     home: Path = Field(default=Path(".glint"), description="SQLite files, MLflow, training runs, caches")
     store: str | None = Field(
@@ -152,11 +155,14 @@ def read_settings() -> Settings:
     """The settings of this environment; raises GlintError naming the variable that is wrong."""
     try:
         return Settings()
+    except SettingsError as error:
+        raise GlintError(f"{error}: a list must be JSON") from None
     except ValidationError as error:
         first = error.errors()[0]
         name = f"GLINT_{'_'.join(map(str, first['loc'])).upper()}"
+        said = first["msg"].removeprefix("Value error, ")
         got = "" if "@" in str(first["input"]) else f", got {first['input']!r}"  # which may be a password
-        raise GlintError(f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}{got}") from None
+        raise GlintError(f"{name}: {said[0].lower()}{said[1:]}{got}") from None
 
 
 def quieten(settings: Settings) -> None:

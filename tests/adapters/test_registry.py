@@ -259,12 +259,21 @@ def test_a_server_that_takes_connections_and_does_not_answer_is_told(
 
 
 def test_a_server_is_shown_without_its_password_and_an_address_that_is_none_is_told(tmp_path: Path) -> None:
-    shown = Registry("postgresql://name:secr@et@db.example.com/a", tmp_path).shown_uri
+    shown = Registry("postgresql://name:se/cr@et@db.example.com/a", tmp_path).shown_uri
     assert shown == "postgresql://db.example.com/a"
     assert Registry("sqlite:////home/a@b/mlflow.db", tmp_path).shown_uri == "sqlite:////home/a@b/mlflow.db"
-    for wrong in ("http://mlflow:port", "http://host:pa", "http://[::1"):
+    for wrong in ("http://mlflow:port", "http://", "http://[::1"):
         with pytest.raises(GlintError, match=r"^GLINT_MLFLOW_URI must be an address, such as http://HOST:PORT$"):
             Registry(wrong, tmp_path).check_answers()
+
+
+def test_a_database_is_left_to_mlflow(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as database:
+        database.settimeout(0)
+        port = database.getsockname()[1]
+        Registry(f"postgresql://name:secret@127.0.0.1:{port}/mlflow", tmp_path).check_answers()
+        with pytest.raises(BlockingIOError):  # nobody has come
+            database.accept()
 
 
 @pytest.fixture

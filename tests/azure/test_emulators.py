@@ -529,10 +529,14 @@ def test_up_names_a_port_that_is_taken(glint: typer.Typer, azurite: Azurite) -> 
     assert f"--blob-port {port} cannot be had" in str(result.exception)
 
 
-def test_run_names_a_command_that_is_none_before_anything_starts(glint: typer.Typer) -> None:
+def test_run_names_a_command_that_is_none_before_anything_starts(
+    glint: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLINT_HOME", str(tmp_path / "home"))
     result = CliRunner().invoke(glint, ["emulators", "run", "--", "no-such-command", "--flag"])
     assert isinstance(result.exception, GlintError)
     assert str(result.exception) == "COMMAND 'no-such-command' is no program here that can be run"
+    assert not (tmp_path / "home").exists()
 
 
 def test_run_ends_as_its_command_does(

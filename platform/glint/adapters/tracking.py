@@ -55,17 +55,22 @@ class Tracking:
     @property
     def shown_uri(self) -> str:
         """The address for people: without the name and password that a database's may hold."""
-        return re.sub(r"^([^:/]+://)[^/]*@", r"\1", self.tracking_uri)
+        return self.tracking_uri if self._embedded else re.sub(r"://.*@", "://", self.tracking_uri)
 
     def check_answers(self) -> None:
-        """Raise GlintError where a server's address does not answer, which MLflow would try for minutes."""
+        """Raise GlintError where a server's address does not answer, which MLflow would try for minutes.
+
+        Databases and folders are left to MLflow.
+        """
+        if self.tracking_uri.partition(":")[0] not in PORTS:
+            return
         try:
             url = urlsplit(self.tracking_uri)
-            port = url.port or PORTS.get(url.scheme)
-        except ValueError:  # without its words, which may hold a part of a password
-            raise GlintError("GLINT_MLFLOW_URI must be an address, such as http://HOST:PORT") from None
+            port = url.port or PORTS[url.scheme]
+        except ValueError:
+            port = None
         if port is None or not url.hostname:
-            return
+            raise GlintError("GLINT_MLFLOW_URI must be an address, such as http://HOST:PORT")
         import requests
         from requests.utils import get_environ_proxies, select_proxy
 

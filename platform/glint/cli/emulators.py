@@ -69,7 +69,10 @@ def run(
     if shutil.which(command[0]) is None:
         raise GlintError(f"COMMAND {command[0]!r} is no program here that can be run")
     with _running(0, 0, data) as settings:
-        ended = subprocess.run(command, env={**os.environ, **settings}, check=False)
+        try:
+            ended = subprocess.run(command, env={**os.environ, **settings}, check=False)
+        except OSError as error:  # what can be run is not always a program
+            raise GlintError(f"COMMAND {command[0]!r} cannot be run: {error.strerror}") from None
     stderr.print("the emulators have ended, and with them what was in Cosmos DB; glint emulators up keeps them running")
     raise typer.Exit(
         ended.returncode if ended.returncode >= 0 else 128 - ended.returncode

@@ -152,14 +152,13 @@ def _run_job(run: BatchRun, job: Job, bridge: Bridge, progress: Progress) -> tup
             # It was stopped: chunks that were in hand may have been written after all.
             totals, _ = _standing(job, run, bridge)
         return totals, work
-    except KeyboardInterrupt:
-        _end_job(run, job, bridge, "interrupted")
-        raise
     except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        status: JobStatus = "interrupted" if interrupted else "failed"
         try:
-            _end_job(run, job, bridge, "failed", f"{type(error).__name__}: {error}"[:1000])
+            _end_job(run, job, bridge, status, None if interrupted else f"{type(error).__name__}: {error}"[:1000])
         except GlintError as unwritten:
-            progress.say(f"job {run.id} could not be marked as failed: {unwritten}")
+            progress.say(f"job {run.id} could not be marked as {status}: {unwritten}")
         raise
 
 

@@ -240,8 +240,9 @@ def infer(predictor: Predictor, images: torch.Tensor) -> list[np.ndarray[Any, An
     """
     try:
         return [row if np.isfinite(row).all() else _engine_error(NOT_FINITE) for row in predictor.score(images)]
-    except Exception as error:  # noqa: BLE001 - engines raise what they like; it becomes an outcome
+    except Exception as error:
         if len(images) == 1:
+            logger.warning("the engine fails on an image", exc_info=True)
             return [_engine_error(_line(error) or "the engine failed")]
     half = len(images) // 2
     return [*infer(predictor, images[:half]), *infer(predictor, images[half:])]

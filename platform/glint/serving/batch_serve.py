@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 APPLICATION = "batch"
 MAX_BODY_BYTES = 16_000_000
-"""A job may name 10,000 images, by addresses of a thousand letters and more."""
+"""A job may name 10,000 images, by addresses of a thousand letters of ASCII and more."""
 
 
 class Bureau:
