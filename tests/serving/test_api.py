@@ -361,7 +361,29 @@ def test_blobs_that_requests_hold_are_bounded_and_wait_for_room(monkeypatch: pyt
     asyncio.run(ask())
 
 
-def test_explanations_that_wait_for_one_another_count_and_leave_the_threads_to_others(predictor: Predictor) -> None:
+def test_work_whose_caller_has_gone_counts_and_has_its_turn_until_it_ends() -> None:
+    classifier, begun, over = Classifier(2), threading.Event(), threading.Event()
+
+    def explanation() -> None:
+        begun.set()
+        over.wait(30)
+
+    async def leave() -> None:
+        turn = asyncio.Lock()
+        first, waits = (asyncio.create_task(classifier.run(explanation, turn=turn)) for _ in range(2))
+        await asyncio.to_thread(begun.wait, 30)
+        for task in (first, waits):
+            task.cancel()
+        await asyncio.gather(first, waits, return_exceptions=True)
+        assert (classifier.admission.pending, turn.locked()) == (1, True)
+        over.set()
+        await asyncio.wait_for(turn.acquire(), 30)
+        assert classifier.admission.pending == 0
+
+    asyncio.run(leave())
+
+
+def test_explanations_that_wait_for_one_another_count_and_leave_the_threads_to_others() -> None:
     classifier, began = Classifier(2), threading.Event()
 
     async def explain() -> tuple[int, float]:
@@ -371,10 +393,10 @@ def test_explanations_that_wait_for_one_another_count_and_leave_the_threads_to_o
             began.set()
             over.wait(30)
 
-        waiting = [asyncio.create_task(classifier.run(predictor, explanation, turn=turn)) for _ in range(4)]
+        waiting = [asyncio.create_task(classifier.run(explanation, turn=turn)) for _ in range(4)]
         await asyncio.to_thread(began.wait, 30)
         pending = classifier.admission.pending
-        found = await asyncio.wait_for(classifier.run(predictor, lambda: 1.0), 30)
+        found = await asyncio.wait_for(classifier.run(lambda: 1.0), 30)
         over.set()
         await asyncio.gather(*waiting)
         return pending, found
@@ -398,7 +420,7 @@ def test_explanations_count_as_work_and_load_their_network_once(
     explanations = Explanations(predictor)
 
     async def explain() -> list[str | None]:
-        asked = (classifier.run(predictor, explanations.explain, picture(), "good") for _ in range(4))
+        asked = (classifier.run(explanations.explain, picture(), "good") for _ in range(4))
         return await asyncio.gather(*asked)
 
     assert all(asyncio.run(explain()))

@@ -204,7 +204,7 @@ def test_a_challenger_that_hangs_is_tried_neither_here_nor_by_replicas_to_come(
 
     async def hang() -> None:
         asked = [asyncio.create_task(models.classify(None, image, 1)) for image in pictures(3)]
-        while not models._classifier.working_s(models._contests["colours"].challenger.current.predictor):
+        while not models._classifier.inferring_s(models._contests["colours"].challenger.current.predictor):
             await asyncio.sleep(0.01)
         models.check()
         assert counted(models, 'glint_contest_trying{model="colours"}') == 1, "not for long yet"

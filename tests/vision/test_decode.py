@@ -251,6 +251,34 @@ def test_an_image_at_the_limits_is_decoded_and_one_beyond_them_is_too_large():
     assert failure(EXACT["PNG"], Limits(max_side=WIDTH - 1)) == ("too_large", "too_long_side")
 
 
+def strips(offsets, rows):
+    """A grey TIFF whose strips of so many rows all lie at the same place."""
+    count, values = len(offsets), struct.pack(f"<{len(offsets)}I", *offsets)
+    tags = [(256, WIDTH), (257, HEIGHT), (258, 8), (259, 1), (262, 1), (277, 1), (278, rows)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    entries += struct.pack("<HHII", 273, 4, count, 8 + 2 + 12 * (len(tags) + 1) + 4)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags) + 1) + entries + bytes(4) + values + bytes(WIDTH * HEIGHT)
+
+
+def test_a_file_of_endless_parts_is_refused():
+    jpeg, gif = encode(SMOOTH, "JPEG"), encode(SMOOTH, "GIF")
+    assert failure(jpeg[:2] + b"\xff\xe0\0\2" * 100_001 + jpeg[2:]) == ("too_large", "too_many_parts")
+    assert failure(jpeg[:2] + b"\xff\1" * 100_001 + jpeg[2:]) == ("too_large", "too_many_parts")
+    private = b"\0\0\0\0prVt" + struct.pack(">I", zlib.crc32(b"prVt"))
+    plain = encode(SMOOTH, "PNG")
+    for at in (33, len(plain) - 12):
+        assert failure(plain[:at] + private * 400_000 + plain[at:]) == ("too_large", "too_many_parts")
+    header = gif[:13]
+    for filler in (b"\0" * 500_001, b"!\0" + b"\1." * 300_000):
+        assert failure(header[:10] + b"\0" + header[11:] + filler) == ("too_large", "too_many_parts")
+    assert failure(strips([0] * 100_001, 1)) == ("too_large", "too_many_parts")
+
+
+def test_a_tiff_whose_strips_cover_it_again_and_again_is_refused():
+    assert decode(strips([8] * 2, HEIGHT - 1)).shape == (3, HEIGHT, WIDTH)
+    assert failure(strips([8] * 10, HEIGHT - 1)) == ("too_large", "too_many_parts")
+
+
 def test_a_jpeg_of_endless_scans_is_refused():
     data = CLOSE["JPEG progressive"]
     last_scan = data[data.rfind(b"\xff\xda") : -2]

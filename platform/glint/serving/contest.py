@@ -105,11 +105,11 @@ class Contest:
             LOG.error("%s: the challenger is not tried: it hung on an image, which cost a replica", self._name)
 
     def check(self) -> None:
-        """Stop trying a challenger that hangs: that holds a thread for longer than any image takes."""
+        """Stop trying a challenger whose network is at an image for longer than any takes; to decode one is not its work."""
         if self.challenger is None:
             return
         loaded = self.challenger.current
-        if self._classifier.working_s(loaded.predictor) > HANGS_AFTER_S:
+        if self._classifier.inferring_s(loaded.predictor) > HANGS_AFTER_S:
             self._end(f"an image has taken more than {HANGS_AFTER_S} s")
             if self._memory is not None and not self._has_hung():  # also of one that had ended for another reason
                 self._memory[self._hung(loaded)] = loaded.found

@@ -102,7 +102,7 @@ class Models:
             live = contest.challenger
         loaded = live.current
         explain, turn = loaded.explanations.explain, loaded.explanations.turn
-        return await self._classifier.run(loaded.predictor, explain, data, label, turn=turn)
+        return await self._classifier.run(explain, data, label, turn=turn)
 
     async def _counted(self, name: str | None, data: bytes, top_k: int | None, key: bytes | None) -> Answered:
         plain, live = self._named(name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
+from glint.vision.limits import too_many_parts
+
 Format = Literal["JPEG", "PNG", "WebP", "BMP", "TIFF", "GIF"]
 
 _FORMATS: dict[Format, re.Pattern[bytes]] = {
@@ -21,6 +23,9 @@ _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD9)})
 _JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
 _JPEG_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+
+_MAX_SEGMENTS = 100_000
+"""Before the pixels of a JPEG: a colour profile has 255 at most, and millions would keep a core busy for a minute."""
 
 _WEBP_ANIMATED, _WEBP_EXIF, _WEBP_ALPHA = 0x02, 0x08, 0x10
 
@@ -54,10 +59,13 @@ def sniff(data: bytes | bytearray) -> Format | None:
 def jpeg_header(data: bytearray) -> JpegHeader | None:
     """Walk the segments up to the first scan as libjpeg does (ITU-T T.81, annex B); None if they end before that.
 
+    Raises DecodeError where there are too many.
     Scans are counted only where there can be more than one: it means a search through the whole file.
     """
     size, components, several, at = None, 0, False, 2
-    while found := _JPEG_MARKER.search(data, at):
+    for _ in range(_MAX_SEGMENTS):
+        if not (found := _JPEG_MARKER.search(data, at)):
+            return None
         marker, at = found[1][0], found.end()
         if marker == _JPEG_END or (marker == _JPEG_SCAN and size is None):
             return None
@@ -69,7 +77,7 @@ def jpeg_header(data: bytearray) -> JpegHeader | None:
             components, several = data[at + 7], marker in _JPEG_PROGRESSIVE
         if marker not in _JPEG_BARE:
             at += max(2, int.from_bytes(data[at : at + 2], "big"))
-    return None
+    raise too_many_parts("JPEG")
 
 
 def webp_header(data: bytearray) -> WebpHeader | None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from glint.core.errors import ImageError
-from glint.vision.headers import Format
+
+if TYPE_CHECKING:
+    from glint.vision.headers import Format
 
 # The decoders' words for what has a name of its own; the rest is corrupt. Pillow identifies no image without an area.
 _REASONS = {
@@ -22,7 +25,7 @@ class DecodeError(ImageError):
     """Bytes that are no picture, or too large a one. `status` is `undecodable` or `too_large`.
 
     `type` of the undecodable: empty, not_an_image, zero_size, truncated, corrupt, unsupported; of the too large:
-    too_many_bytes, too_many_pixels, too_long_side, too_many_scans.
+    too_many_bytes, too_many_pixels, too_long_side, too_many_scans, too_many_parts.
     """
 
 
@@ -52,6 +55,11 @@ def check_bytes(num_bytes: int, limits: Limits) -> None:
         raise DecodeError(
             "too_large", "too_many_bytes", f"the file has {num_bytes:,} bytes; at most {limits.max_bytes:,} are read"
         )
+
+
+def too_many_parts(kind: Format) -> DecodeError:
+    """Of a file that is made of so many segments, chunks or strips that to walk them would keep a core busy."""
+    return DecodeError("too_large", "too_many_parts", f"the {kind} has more parts than any picture needs")
 
 
 def check_size(width: int, height: int, limits: Limits) -> None:

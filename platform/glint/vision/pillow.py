@@ -23,7 +23,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from glint.vision.headers import Format
-from glint.vision.limits import DecodeError, Limits, broken, check_size
+from glint.vision.limits import DecodeError, Limits, broken, check_size, too_many_parts
 
 _MIN_IS_WHITE = 0
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
@@ -42,12 +42,43 @@ _MAX_RLE_PIXELS = 10_000_000
 _SIDEWAYS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 _BROKEN_EXIF = (KeyError, SyntaxError, TypeError, ValueError, struct.error)
 
+_MAX_READS = 500_000
+"""Of a file, by Pillow's parsers in Python: a second of a core. A PNG of 64 MB in chunks of 8 kB takes 30,000."""
+_MAX_PIECES = 100_000
+"""Strips or tiles of a TIFF: 100 megapixels in tiles of 32 x 32."""
+_OFFSETS = (273, 324)
+"""Tags of where they lie, each in up to 8 bytes."""
+
+
+class _Bytes(io.BytesIO):
+    """Bytes that are read so often at most: every loop of Pillow's over a file's parts reads, and C code does not."""
+
+    def __init__(self, kind: Format, data: bytes | bytearray) -> None:
+        super().__init__(data)
+        self._kind, self._left = kind, _MAX_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise too_many_parts(self._kind)
+        return super().read(size)
+
+
+class _Tiff(TiffImageFile):
+    """One that does not unpack the places of millions of strips before its size is known."""
+
+    def _setup(self) -> None:
+        if any(len(self.tag_v2._tagdata.get(tag, b"")) > 8 * _MAX_PIECES for tag in _OFFSETS):
+            raise too_many_parts("TIFF")
+        super()._setup()
+
+
 # Opened by class and not by Image.open, whose check for bombs is a setting of the whole process, and late at that.
 _PLUGINS: dict[Format, Callable[[IO[bytes]], ImageFile]] = {
     "PNG": PngImageFile,
     "WebP": WebPImageFile,
     "BMP": BmpImageFile,
-    "TIFF": TiffImageFile,
+    "TIFF": _Tiff,
     "GIF": GifImageFile,
 }
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
@@ -55,11 +86,20 @@ _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "R
 
 def decode_by_pillow(kind: Format, data: bytearray, limits: Limits) -> torch.Tensor:
     """The first frame, upright, as uint8 RGB (3, H, W); raises DecodeError."""
-    with pillow(kind), _PLUGINS[kind](io.BytesIO(data)) as image:
+    with pillow(kind), _PLUGINS[kind](_Bytes(kind, data)) as image:
         check_size(*image.size, _limits_of(image, limits))
+        _check_tiles(kind, image)
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         return torch.from_numpy(_rgb(kind, image)).permute(2, 0, 1)
+
+
+def _check_tiles(kind: Format, image: ImageFile) -> None:
+    """Raise DecodeError where the pieces of an image cover it again and again, each decoded anew."""
+    boxes = (tile.extents for tile in image.tile if tile.extents)
+    covered = sum((right - left) * (lower - upper) for left, upper, right, lower in boxes)
+    if covered > 2 * len(image.getbands()) * image.width * image.height:
+        raise too_many_parts(kind)
 
 
 def _limits_of(image: ImageFile, limits: Limits) -> Limits:
@@ -88,7 +128,7 @@ def _turn(image: JpegImageFile) -> Image.Transpose | None:
 
 def drafted(data: bytes | bytearray, scale: int) -> JpegImageFile:
     """A JPEG that will be decoded at that part of its width and height."""
-    image = JpegImageFile(io.BytesIO(data))
+    image = JpegImageFile(_Bytes("JPEG", data))
     image.draft(image.mode, (image.width // scale, image.height // scale))
     return image
 
