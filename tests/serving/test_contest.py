@@ -259,7 +259,7 @@ def test_explanations_are_of_the_model_that_answered(
     models = contest(sighted, blind, canary=1)
     asked: list[Callable[..., Any]] = []
 
-    async def remember(_: Predictor, work: Callable[..., Any], *__: Any, **___: Any) -> None:
+    async def remember(work: Callable[..., Any], *__: Any, **___: Any) -> None:
         asked.append(work)
 
     monkeypatch.setattr(models._classifier, "run", remember)

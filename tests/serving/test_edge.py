@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -30,6 +31,21 @@ def test_headers_that_serve_cannot_read_do_not_pass() -> None:
     client = behind_the_edge(lambda request: JSONResponse(sorted(request.headers)))
     seen = client.get("/", headers=[(b"x-request-id", b"a\xe9b"), (b"x-operator", b"J\xc3\xb6rg"), (b"x-line", b"4")])
     assert {"x-request-id", "x-operator", "x-line"} & set(seen.json()) == {"x-line"}
+
+
+def test_a_request_has_one_trace_of_its_callers_or_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (
+        behind_the_edge(lambda request: JSONResponse(sorted(request.headers))).get("/").json().count("traceparent") == 0
+    )
+    monkeypatch.setenv("RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH", "glint.serving.tracing.span_processors")
+    monkeypatch.setenv("RAY_SERVE_TRACING_SAMPLING_RATIO", "0.5")
+    client = behind_the_edge(lambda request: JSONResponse(request.headers.getlist("traceparent")))
+    theirs = f"00-{'1' * 32}-{'2' * 16}-01"
+    assert client.get("/", headers={"traceparent": theirs}).json() == [theirs]
+    made = [client.get("/").json() for _ in range(100)]
+    assert all(re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]", one) for (one,) in made)
+    assert len({one for (one,) in made}) == 100
+    assert 20 < sum(one.endswith("1") for (one,) in made) < 80
 
 
 @pytest.mark.parametrize("status", [404, 408, 429, 500, 503])

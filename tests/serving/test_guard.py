@@ -71,6 +71,18 @@ def test_bodies_that_would_fill_the_memory_are_refused_until_there_is_room(api: 
     asyncio.run(assert_filled_up_and_emptied(Guard(api, Access(), "classify", held=held), held))
 
 
+def test_large_bodies_leave_room_for_those_who_take_little() -> None:
+    held = Held(8_000_000)
+    held.take(6_000_000, 0)
+    with pytest.raises(ProblemError, match="fill the memory"):
+        held.take(1, 1_000_000)
+    held.take(500_000, 500_000)
+    held.take(1_000_000, 0)
+    with pytest.raises(ProblemError, match="fill the memory"):
+        held.take(500_001, 0)
+    assert held.num_bytes == 7_500_000
+
+
 async def assert_filled_up_and_emptied(guard: Guard, held: Held) -> None:
     rest = asyncio.Event()
 
@@ -102,6 +114,9 @@ def test_a_key_opens_what_its_scopes_name(keys: Path) -> None:
     assert client.get("/metrics", headers=bearer(key)).status_code == 200
     refused = client.post("/v1/classify", headers=bearer(key))
     assert (refused.status_code, refused.json()["reason"]) == (403, "wrong_scope")
+    other = add_key(keys, "line-4", ("classify",))
+    for path in ("/metrics", "/metrics%0A"):
+        assert client.get(path, headers=bearer(other)).status_code == 403
 
 
 def test_keys_rotate_while_the_server_runs(keys: Path) -> None:

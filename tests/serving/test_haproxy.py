@@ -1,9 +1,11 @@
 import asyncio
 import os
 import subprocess
+import sys
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import httpx
+import psutil
 import pytest
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
@@ -63,6 +66,27 @@ def haproxy(*replicas: int) -> Iterator[tuple[str, Path]]:
                 yield f"http://127.0.0.1:{port}", config
             finally:
                 running.kill()
+
+
+def test_haproxy_ends_with_what_started_it_even_if_that_is_killed() -> None:
+    code = "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(60)"
+    with TemporaryDirectory(dir="/tmp") as name:
+        folder, port = Path(name), free_port("127.0.0.1", 0)
+        asked = environment(folder, "127.0.0.1", 30)
+        program = [asked["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(written_by_ray(folder, port, (1,), asked))]
+        with subprocess.Popen([sys.executable, "-c", code, *program], stdout=subprocess.PIPE, text=True) as starter:
+            assert starter.stdout
+            started = psutil.Process(int(starter.stdout.readline()))
+            until(lambda: started.name() == "haproxy" and bool(started.net_connections()))
+            starter.kill()
+            until(lambda: not started.is_running() or started.status() == psutil.STATUS_ZOMBIE)
+
+
+def until(so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 class Replica(BaseHTTPRequestHandler):

@@ -19,6 +19,9 @@ def test_spans_reach_a_collector_as_they_are() -> None:
         tracer = traced(collector.url).get_tracer("test")
         with tracer.start_as_current_span("request", kind=SpanKind.SERVER) as request:
             request.set_attributes({"route": "/v1/classify", "size": 3, "share": 0.5, "ok": True, "ids": (1, 2)})
+            request.set_attributes(
+                {"url.query": "sticky=patient-7", "http.url": "http://glint/v1/classify?sticky=patient-7"}
+            )
             with tracer.start_as_current_span("decode") as decode:
                 decode.set_status(StatusCode.ERROR, "truncated")
     inner, outer = collector.spans
@@ -30,6 +33,7 @@ def test_spans_reach_a_collector_as_they_are() -> None:
     assert (values["route"].string_value, values["size"].int_value) == ("/v1/classify", 3)
     assert (values["share"].double_value, values["ok"].bool_value) == (0.5, True)
     assert values["ids"].string_value == "(1, 2)"
+    assert (values["url.query"].string_value, values["http.url"].string_value) == ("", "http://glint/v1/classify")
 
 
 def test_a_collector_that_fails_or_is_away_fails_no_request(caplog: pytest.LogCaptureFixture) -> None:

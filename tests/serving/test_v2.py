@@ -3,6 +3,7 @@ import io
 import threading
 import time
 from collections.abc import Iterator
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,11 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from glint.serving.addresses import free_port
-from glint.serving.problems import ProblemError
+from glint.serving.bodies import BodyLimits
+from glint.serving.problems import ProblemError, answer_with_problems
 from glint.serving.protocol import read_request
+from glint.serving.v2 import protocol_v2
+from glint.vision.bundle import Bundle
 from glint.vision.predictor import Predictor
 
 
@@ -140,3 +144,43 @@ def test_a_header_that_is_no_length_is_a_problem(api: FastAPI, header: str) -> N
     headers = {"Inference-Header-Content-Length": header}
     response = TestClient(api).post("/v2/models/boards/infer", content=b"{}", headers=headers)
     assert (response.status_code, response.json()["reason"]) == (400, "bad_header")
+
+
+def test_one_side_of_a_model_has_its_own_version(bundle: Bundle) -> None:
+    served = Sides(Predictor(bundle, "boards", "7"), Predictor(bundle, "boards", "8"))
+    app = FastAPI()
+    app.include_router(protocol_v2(served, BodyLimits()))
+    answer_with_problems(app)
+    client = TestClient(app)
+    assert client.get("/v2/models/boards").json()["versions"] == ["7", "8"]
+    assert client.get("/v2/models/boards@challenger").json()["versions"] == ["8"]
+    assert client.get("/v2/models/boards@challenger/versions/8/ready").status_code == 200
+    assert client.get("/v2/models/boards@challenger/versions/7/ready").status_code == 404
+    one = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(pictures()[0]).decode()]}
+    two = one | {"shape": [2], "data": 2 * one["data"]}
+    assert client.post("/v2/models/boards/infer", json={"inputs": [one]}).json()["model_version"] == "7"
+    mixed = client.post("/v2/models/boards/infer", json={"inputs": [two]})
+    assert (mixed.status_code, mixed.json()["reason"], mixed.headers["retry-after"]) == (503, "models_differ", "1")
+
+
+class Sides:
+    """A champion and a challenger that answer images in turn."""
+
+    def __init__(self, *predictors: Predictor) -> None:
+        self._predictors = predictors
+        self._turn = cycle(predictors)
+        self.names = ("boards", "boards@champion", "boards@challenger", "boards/7", "boards/8")
+
+    def describe(self, name: str | None) -> tuple[Any, tuple[str, ...]]:
+        if name not in self.names:
+            raise ProblemError(404, "unknown_model", "none")
+        predictor = self._predictors[name in ("boards@challenger", "boards/8")]
+        return predictor.model, predictor.classes
+
+    def check_room(self, name: str | None) -> None:
+        pass
+
+    async def probabilities(self, name: str | None, data: bytes, key: bytes | None) -> tuple[Any, Any, list[float]]:
+        predictor = next(self._turn)
+        shares = predictor.score_one(predictor.prepare(data).pixels)
+        return predictor.interpret(shares), predictor.model, shares.tolist()

@@ -105,7 +105,7 @@ class Contest:
             LOG.error("%s: the challenger is not tried: it hung on an image, which cost a replica", self._name)
 
     def check(self) -> None:
-        """Stop trying a challenger whose network is at an image for longer than any takes; to decode one is not its work."""
+        """Stop trying a challenger whose network hangs. What decoding takes is no fault of its."""
         if self.challenger is None:
             return
         loaded = self.challenger.current

@@ -8,6 +8,7 @@ answers nothing at all; that is 502 here, on which clients try again.
 
 from __future__ import annotations
 
+import os
 from uuid import uuid4
 
 from starlette.middleware import Middleware
@@ -43,6 +44,7 @@ class Edge:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._throttle = Throttle()
+        self._traces = "RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH" in os.environ
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
@@ -51,6 +53,10 @@ class Edge:
             return
         # In place, for Serve's proxy keeps the list that it was given.
         scope["headers"] = [header for header in scope["headers"] if _goes_on(*header)]
+        if self._traces and not any(name.lower() == b"traceparent" for name, _ in scope["headers"]):
+            from glint.serving.tracing import traceparent  # with OpenTelemetry, which others do without
+
+            scope["headers"].append((b"traceparent", traceparent()))
         wanted = _is_for_a_model(scope)
         if wanted and self._throttle.refuses():
             await _refuse(scope, send, 503, *SERVES_OWN[503])

@@ -76,7 +76,7 @@ class Guard:
         async def receiving() -> Message:
             nonlocal brought
             message = await receive()
-            self._held.take(size := len(message.get("body", b"")))
+            self._held.take(size := len(message.get("body", b"")), brought)
             brought += size
             if self._max_bytes is not None and brought > self._max_bytes:
                 raise too_many_bytes(self._max_bytes, brought)
@@ -103,7 +103,7 @@ class Guard:
 
     def _admit(self, key: Key, path: str) -> None:
         """Raise ProblemError for who may not ask for that, or not so often."""
-        wanted = self._scopes.get(path, self._scope)
+        wanted = self._scopes.get(path.rstrip("\n"), self._scope)  # to routes a line's end is no difference
         if wanted not in key.scopes:
             raise ProblemError(403, "wrong_scope", f"{key.name} may {_listed(key.scopes)}; this needs {wanted}")
         if key.requests_per_s:

@@ -8,6 +8,8 @@ from contextlib import suppress
 from glint.serving.problems import ProblemError
 
 POLL_S = 0.02
+LITTLE = 1_000_000
+"""Bytes of a usual image, and more."""
 
 
 class Held:
@@ -17,9 +19,16 @@ class Held:
         self._max_bytes = max_bytes
         self.num_bytes = 0
 
-    def take(self, size: int) -> None:
-        """Hold so many more; raises ProblemError 503, holding nothing of them, where they are too many."""
-        if self._max_bytes is not None and self.num_bytes + size > self._max_bytes:
+    def take(self, size: int, brought: int | None = None) -> None:
+        """Hold so many more; raises ProblemError 503, holding nothing of them, where they are too many.
+
+        Of who has `brought` something, a quarter of the room is for those who take little: to them it is left by large
+        bodies that stall.
+        """
+        room = self._max_bytes
+        if room is not None and brought is not None and brought + size > LITTLE:
+            room -= room // 4
+        if room is not None and self.num_bytes + size > room:
             said = "the images of other requests fill the memory; try again after 1 s"
             raise ProblemError(503, "overloaded", said, {"Retry-After": "1"})
         self.num_bytes += size

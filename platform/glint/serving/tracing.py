@@ -1,6 +1,7 @@
 """OpenTelemetry traces of requests, sent to a collector by OTLP over HTTP.
 
-Ray Serve makes the spans, below the `traceparent` that a caller sends, and calls `span_processors` in its proxies and
+Ray Serve and FastAPI make the spans, below the `traceparent` that a caller sends or that is made here, and Serve calls
+`span_processors` in its proxies and
 replicas because RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH names it. What it needs of OpenTelemetry comes with Ray; its own
 exporter does not, so the few lines of one are here.
 """
@@ -9,7 +10,9 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 from collections.abc import Mapping, Sequence
+from secrets import token_hex
 from typing import Any
 
 import httpx
@@ -24,6 +27,12 @@ ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 TIMEOUT_S = 10
 
 LOG = logging.getLogger("glint.serving")
+
+
+def traceparent() -> bytes:
+    """For a request that brings none: what makes its spans one trace, sampled or not as a whole (W3C Trace Context)."""
+    sampled = random.random() < float(os.environ.get("RAY_SERVE_TRACING_SAMPLING_RATIO", "1"))
+    return f"00-{token_hex(16)}-{token_hex(8)}-{sampled:02d}".encode()
 
 
 def span_processors() -> list[SpanProcessor]:
@@ -70,12 +79,19 @@ def _span(span: ReadableSpan) -> Span:
         kind=Span.SpanKind.Value(f"SPAN_KIND_{span.kind.name}"),
         start_time_unix_nano=span.start_time or 0,
         end_time_unix_nano=span.end_time or 0,
-        attributes=_pairs(span.attributes or {}),
+        attributes=_pairs({key: _shown(key, value) for key, value in (span.attributes or {}).items()}),
         status=Status(
             code=Status.StatusCode.Value(f"STATUS_CODE_{span.status.status_code.name}"),
             message=span.status.description or "",
         ),
     )
+
+
+def _shown(key: str, value: Any) -> Any:
+    """A value without a query, which may name a patient."""
+    if key == "url.query":
+        return ""
+    return value.partition("?")[0] if isinstance(value, str) and key.startswith(("url.", "http.")) else value
 
 
 def _pairs(attributes: Mapping[str, Any]) -> list[KeyValue]:

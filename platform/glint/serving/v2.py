@@ -106,6 +106,9 @@ def protocol_v2(models: Answering, limits: BodyLimits) -> APIRouter:
         asked, images = await parsed(read_request, await read_body(request, limits), request.headers.get(HEADER))
         models.check_room(asked_for)
         answers = await together(models.probabilities(asked_for, image, images[0]) for image in images)
+        if any(ref != answers[0][1] for _, ref, _ in answers):
+            said = "the images were classified by different models, since one failed or was swapped; try again"
+            raise ProblemError(503, "models_differ", said, {"Retry-After": "1"})
         tensors: dict[str, Values] = {
             "probabilities": np.array([shares for _, _, shares in answers], dtype=np.float32),
             "label": [prediction.label or "" for prediction, _, _ in answers],
@@ -130,9 +133,12 @@ def _asked_for(models: Answering, name: str, version: str | None) -> str:
     versions = _versions(models, name)
     if version not in (versions or [NO_VERSION]):
         raise ProblemError(404, "unknown_version", f"model {name} is served as version {' and '.join(versions) or 1}")
-    return f"{name}/{version}" if versions else name
+    return f"{name}/{version}" if versions and "@" not in name else name
 
 
 def _versions(models: Answering, name: str) -> list[str]:
-    """Those of a model that are served; none where it is of no registry."""
+    """Those of a model, or of one side of it, that are served; none where it is of no registry."""
+    if "@" in name:
+        side = models.describe(name)[0].version
+        return [side] if side else []
     return [one.removeprefix(f"{name}/") for one in models.names if one.startswith(f"{name}/")]

@@ -50,7 +50,11 @@ def _source(model: str, settings: Settings, engine: str) -> Source:
 
     found = open_model(model, settings, engine)
     alias = model.partition("@")[2] if found.name else ""
-    return Source(found.name or found.bundle.info.name, partial(find_served, model, settings, engine), alias or None)
+    return Source(
+        found.name or found.bundle.info.name,
+        partial(find_served, model if found.name else found.uri, settings, engine),
+        alias or None,
+    )
 
 
 def find_served(model: str, settings: Settings, engine: str = "auto") -> Found:
