@@ -3,6 +3,7 @@ import io
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -13,6 +14,7 @@ from glint.core.errors import GlintError
 from glint.serving.classifier import Classifier
 from glint.serving.metrics import Metrics
 from glint.serving.models import Models
+from glint.serving.problems import ProblemError
 from glint.serving.sources import Found
 from glint.settings import Settings
 from glint.vision.bundle import Bundle
@@ -95,6 +97,41 @@ def test_requests_during_a_swap_are_all_answered(name: str, registry: Registry, 
         return {model.version for _, model, _ in await asyncio.gather(*asked)}
 
     assert asyncio.run(ask()) == {"1", "2"}
+
+
+def test_a_version_that_was_swapped_away_ends_what_it_was_named_for(
+    name: str, registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = serving(name, settings)
+    registry.promote(name, "2", "champion")
+    models.follow()
+    (_, before, _), (_, now, _) = (asyncio.run(models.classify(f"{name}/{at}", red(), 1)) for at in (1, 2))
+    assert (before.version, now.version) == ("1", "2")
+    asked: list[Any] = []
+
+    async def remember(work: Any, *_: Any, **__: Any) -> None:
+        asked.append(work)
+
+    monkeypatch.setattr(models._classifier, "run", remember)
+    for ref in (before, now):
+        asyncio.run(models.explain(name, ref, red(), "red"))
+    live = models._live[name]
+    assert live.before
+    assert asked == [live.before.explanations.explain, live.current.explanations.explain]
+    assert f"{name}/1" not in models.names
+    monkeypatch.setattr("glint.serving.live.KEPT_S", 0)
+    models.follow()
+    with pytest.raises(ProblemError, match="is not served"):
+        models.describe(f"{name}/1")
+
+
+def test_a_folder_is_found_from_anywhere(
+    sighted: Bundle, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(sighted.directory.parent)
+    (source,) = serving_sources([sighted.directory.name], settings)
+    monkeypatch.chdir(tmp_path)
+    assert source.find().open().model.bundle == sighted.digest
 
 
 def test_a_version_that_fails_its_selftest_never_takes_over(

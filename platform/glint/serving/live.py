@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("glint.serving")
 RETRY_S = 600
 """After which a version that was refused is tried again."""
+KEPT_S = 60
+"""For which a version that was swapped away still answers requests that came when it was served."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,9 @@ class LiveModel:
         self._alias = f"{source.name}@{source.alias}"
         self.refused: Refused | None = None
         """what was refused last"""
+        self.before: Loaded | None = None
+        """what `current` was not long ago"""
+        self._swapped_s = 0.0
         found = source.find()
         try:
             self._take(found)
@@ -108,14 +113,18 @@ class LiveModel:
 
         Raises GlintError, or an error of the registry's, where the source does not say.
         """
+        if self.before and monotonic() - self._swapped_s > KEPT_S:
+            self.before = None
         found = self.source.find()
         if found.identity == self.current.identity or (self.refused and self.refused.holds(found.identity)):
             return None
+        before = self.current
         try:
             self._take(found)
         except GlintError as error:
             self._refuse(found.identity, error)
             return "refused"
+        self.before, self._swapped_s = before, monotonic()
         LOG.warning("%s is now %s", self.source.name, found.identity)
         return "swapped"
 

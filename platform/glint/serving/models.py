@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from glint.core.errors import GlintError, ImageError
 from glint.core.outcome import ModelRef, Prediction
 from glint.serving.contest import CHALLENGER, CHAMPION, Contest
-from glint.serving.live import Answered, LiveModel, Memory
+from glint.serving.live import Answered, LiveModel, Loaded, Memory
 from glint.serving.problems import ProblemError
 
 if TYPE_CHECKING:
@@ -59,13 +59,16 @@ class Models:
     def names(self) -> tuple[str, ...]:
         """What a request may name: the models, the default first, then their sides by alias and by version."""
         sides = [
-            side for name, _, live in self._sides() for side in (_by_alias(name, live), _by_version(name, live)) if side
+            side
+            for name, _, live in self._sides()
+            for side in (_by_alias(name, live), _by_version(name, live.current))
+            if side
         ]
         return tuple(dict.fromkeys([*self._live, *sides]))
 
     def describe(self, name: str | None) -> tuple[ModelRef, tuple[str, ...]]:
         """A model and its classes; raises ProblemError 404 for an unknown name."""
-        predictor = self._named(name)[1].current.predictor
+        predictor = self._named(name)[1].predictor
         return predictor.model, predictor.classes
 
     def check_room(self, name: str | None) -> None:
@@ -96,16 +99,16 @@ class Models:
 
     async def explain(self, name: str | None, model: ModelRef, data: bytes, label: str) -> str | None:
         """A PNG in base64 of where the model that answered looked; None where that cannot be told."""
-        plain, live = self._named(name)
-        contest = self._contests.get(plain)
-        if contest and contest.challenger and contest.challenger.current.predictor.model == model:
-            live = contest.challenger
-        loaded = live.current
+        plain, loaded = self._named(name)
+        for other, _, live in self._sides():
+            for one in (live.current, live.before):
+                if other == plain and one and one.predictor.model == model:
+                    loaded = one
         explain, turn = loaded.explanations.explain, loaded.explanations.turn
         return await self._classifier.run(explain, data, label, turn=turn)
 
     async def _counted(self, name: str | None, data: bytes, top_k: int | None, key: bytes | None) -> Answered:
-        plain, live = self._named(name)
+        plain, loaded = self._named(name)
         contest = self._contests.get(plain) if name in (None, plain) else None
         began, outcome = perf_counter(), "error"
         self._metrics.pending.inc()
@@ -113,7 +116,7 @@ class Models:
             if contest:
                 answered = await contest.answer(data, top_k, key)
             else:
-                answered = await live.current.answer(self._classifier, data, top_k)
+                answered = await loaded.answer(self._classifier, data, top_k)
             outcome = "ok"
             return answered
         except ImageError as error:
@@ -163,15 +166,17 @@ class Models:
             if (contest := self._contests.get(name)) and contest.challenger:
                 yield name, CHALLENGER, contest.challenger
 
-    def _named(self, name: str | None) -> tuple[str, LiveModel]:
-        """The plain name of what a request names, and that side of it."""
-        if name is None:
-            return next(iter(self._live.items()))
-        if name in self._live:
-            return name, self._live[name]
+    def _named(self, name: str | None) -> tuple[str, Loaded]:
+        """The plain name of what a request names, and what answers for that."""
+        if name is None or name in self._live:
+            plain = next(iter(self._live)) if name is None else name
+            return plain, self._live[plain].current
         for plain, _, live in self._sides():
-            if name in (_by_alias(plain, live), _by_version(plain, live)):
-                return plain, live
+            if name in (_by_alias(plain, live), _by_version(plain, live.current)):
+                return plain, live.current
+        for plain, _, live in self._sides():
+            if live.before and name == _by_version(plain, live.before):
+                return plain, live.before
         choices = ", ".join(self.names)
         raise ProblemError(404, "unknown_model", f"model {name[:100]!r} is not served; there are: {choices}")
 
@@ -180,6 +185,6 @@ def _by_alias(name: str, live: LiveModel) -> str | None:
     return f"{name}@{live.source.alias}" if live.source.alias else None
 
 
-def _by_version(name: str, live: LiveModel) -> str | None:
-    version = live.current.predictor.model.version
+def _by_version(name: str, loaded: Loaded) -> str | None:
+    version = loaded.predictor.model.version
     return f"{name}/{version}" if version else None
