@@ -11,9 +11,12 @@ import httpx
 import pytest
 from PIL import Image
 
-from glint.cli.serve import serve
+from glint.cli.serve import Served, _shown, serve
+from glint.core.engine_choice import EngineDecisions
 from glint.core.errors import GlintError
+from glint.settings import Settings
 from glint.vision.bundle import Bundle
+from glint.wiring import open_model
 
 COMMAND = [sys.executable, "-c", "from glint.cli.app import main; main()", "serve"]
 
@@ -30,6 +33,16 @@ def test_a_port_in_use_is_refused_before_anything_starts(bundle: Bundle) -> None
         port = taken.getsockname()[1]
         with pytest.raises(GlintError, match=f"--port {port}"):
             serve(model=[str(bundle.directory)], port=port)
+
+
+def test_a_network_that_openvino_cannot_convert_is_told_where_it_is_served(bundle: Bundle, tmp_path: Path) -> None:
+    found = open_model(str(bundle.directory), Settings(home=tmp_path))
+    served = Served(url="http://glint", model=found.ref, models=["boards"], auth=False)
+    plain = _shown(served, found)
+    decisions = EngineDecisions(chosen="torch", not_converted="no rule for aten::bucketize")
+    found.bundle.info = found.bundle.info.model_copy(update={"engines": decisions})
+    told = f"{bundle.info.backbone} runs on torch: OpenVINO cannot convert it: no rule for aten::bucketize"
+    assert _shown(served, found) == [plain[0], told, *plain[1:]]
 
 
 @pytest.mark.parametrize("canary", ["10", "101%", "-1%", "ten%", "%", "1.2.3%"])

@@ -149,6 +149,9 @@ def _shown(served: Served, found: Model | None) -> list[str]:
     key = "GLINT_API_KEY=KEY " if served.auth else ""
     ask = f"try: {key}glint classify IMAGE --url {served.url}"
     others = [f"with ?model={name} {name} does" for name in served.models[1:]]
+    decisions, backbone = found.bundle.info.engines, found.bundle.info.backbone
+    if decisions and decisions.not_converted:
+        lines.insert(0, f"{backbone} runs on torch: OpenVINO cannot convert it: {decisions.not_converted}")
     return [", ".join([f"{found.uri} answers at {served.url}/v1/classify", *others]), *lines, ask]
 
 
