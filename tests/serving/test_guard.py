@@ -76,6 +76,7 @@ def test_large_bodies_leave_room_for_those_who_take_little() -> None:
     held.take(6_000_000, 0)
     with pytest.raises(ProblemError, match="fill the memory"):
         held.take(1, 1_000_000)
+    held.take(0, 1_000_001)
     held.take(500_000, 500_000)
     held.take(1_000_000, 0)
     with pytest.raises(ProblemError, match="fill the memory"):

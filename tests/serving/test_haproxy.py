@@ -77,9 +77,21 @@ def test_haproxy_ends_with_what_started_it_even_if_that_is_killed() -> None:
         with subprocess.Popen([sys.executable, "-c", code, *program], stdout=subprocess.PIPE, text=True) as starter:
             assert starter.stdout
             started = psutil.Process(int(starter.stdout.readline()))
-            until(lambda: started.name() == "haproxy" and bool(started.net_connections()))
-            starter.kill()
-            until(lambda: not started.is_running() or started.status() == psutil.STATUS_ZOMBIE)
+            try:
+                until(lambda: bool(started.net_connections()))
+                starter.kill()
+                until(lambda: not has_not_ended(started))
+            finally:
+                starter.kill()
+                if has_not_ended(started):
+                    started.kill()
+
+
+def has_not_ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def until(so: Callable[[], bool]) -> None:

@@ -271,7 +271,11 @@ def test_a_file_of_endless_parts_is_refused():
     header = gif[:13]
     for filler in (b"\0" * 500_001, b"!\0" + b"\1." * 300_000):
         assert failure(header[:10] + b"\0" + header[11:] + filler) == ("too_large", "too_many_parts")
-    assert failure(strips([0] * 100_001, 1)) == ("too_large", "too_many_parts")
+
+
+def test_a_tiff_of_endless_strips_is_refused_before_they_are_looked_at(monkeypatch):
+    monkeypatch.setattr("glint.vision.pillow._check_tiles", lambda *_: None)
+    assert failure(strips([0] * 200_001, 1)) == ("too_large", "too_many_parts")
 
 
 def test_a_tiff_whose_strips_cover_it_again_and_again_is_refused():

@@ -55,14 +55,14 @@ class Tracking:
     @property
     def shown_uri(self) -> str:
         """The address for people: without the name and password that a database's may hold."""
-        return self.tracking_uri if self._embedded else re.sub(r"://.*@", "://", self.tracking_uri)
+        return re.sub(r"^((?!sqlite:|file:)[^:/]+://)[^?]*@", r"\1", self.tracking_uri)
 
     def check_answers(self) -> None:
         """Raise GlintError where a server's address does not answer, which MLflow would try for minutes.
 
         Databases and folders are left to MLflow.
         """
-        if self.tracking_uri.partition(":")[0] not in PORTS:
+        if self.tracking_uri.partition(":")[0].strip().lower() not in PORTS:
             return
         try:
             url = urlsplit(self.tracking_uri)

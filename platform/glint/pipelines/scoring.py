@@ -242,7 +242,7 @@ def infer(predictor: Predictor, images: torch.Tensor) -> list[np.ndarray[Any, An
         return [row if np.isfinite(row).all() else _engine_error(NOT_FINITE) for row in predictor.score(images)]
     except Exception as error:
         if len(images) == 1:
-            logger.warning("the engine fails on an image", exc_info=True)
+            logger.debug("the engine fails on an image", exc_info=True)  # the outcome says so
             return [_engine_error(_line(error) or "the engine failed")]
     half = len(images) // 2
     return [*infer(predictor, images[:half]), *infer(predictor, images[half:])]

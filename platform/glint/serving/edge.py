@@ -31,7 +31,8 @@ that was started without a model says so too: nothing here knows whether one is 
 GONE = (502, "replica_gone", "the process that had this request has ended; try again")
 RETRY_AFTER_S = 1
 UNREACHABLE = "identity_unreachable"
-"""The reason of a 503 that says nothing of the load: whoever makes up tokens could shut others out by it."""
+MODELS_DIFFER = "models_differ"
+"""Reasons of a 503 that say nothing of the load: by the first whoever makes up tokens could shut others out."""
 
 
 class Edge:
@@ -44,7 +45,7 @@ class Edge:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._throttle = Throttle()
-        self._traces = "RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH" in os.environ
+        self._traces = bool(os.environ.get("RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
@@ -75,7 +76,8 @@ class Edge:
             if message["type"] == "http.response.start":
                 status = message["status"]
             elif status:
-                if status != 503 or UNREACHABLE.encode() not in message.get("body", b""):
+                body = message.get("body", b"")
+                if status != 503 or not any(reason.encode() in body for reason in (UNREACHABLE, MODELS_DIFFER)):
                     self._throttle.ended(status != 503)
                 status = 0
             await send(message)

@@ -58,7 +58,7 @@ sed -i \\
     -e 's|^    mode http$|&\\n    option http-buffer-request|' \\
     -e '/^frontend http_frontend/r {folder}/rules.cfg' \\
     "$3"
-if command -v setpriv >/dev/null; then exec setpriv --pdeathsig TERM '{haproxy}' "$@"; fi
+if setpriv --pdeathsig TERM true 2>/dev/null; then exec setpriv --pdeathsig TERM '{haproxy}' "$@"; fi
 exec '{haproxy}' "$@"
 """
 """By setpriv it ends with the process of Ray's that started it, if that is killed, and leaves the port."""

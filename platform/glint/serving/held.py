@@ -25,6 +25,8 @@ class Held:
         Of who has `brought` something, a quarter of the room is for those who take little: to them it is left by large
         bodies that stall.
         """
+        if not size:
+            return  # such as the end of a body that is here
         room = self._max_bytes
         if room is not None and brought is not None and brought + size > LITTLE:
             room -= room // 4

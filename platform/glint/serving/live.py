@@ -23,7 +23,7 @@ LOG = logging.getLogger("glint.serving")
 RETRY_S = 600
 """After which a version that was refused is tried again."""
 KEPT_S = 60
-"""For which a version that was swapped away still answers requests that came when it was served."""
+"""For which, and until the next look, a version that was swapped away still answers requests that name it."""
 
 
 @dataclass(frozen=True)
@@ -113,23 +113,24 @@ class LiveModel:
 
         Raises GlintError, or an error of the registry's, where the source does not say.
         """
-        if self.before and monotonic() - self._swapped_s > KEPT_S:
+        if monotonic() - self._swapped_s > KEPT_S:
             self.before = None
         found = self.source.find()
         if found.identity == self.current.identity or (self.refused and self.refused.holds(found.identity)):
             return None
-        before = self.current
         try:
             self._take(found)
         except GlintError as error:
             self._refuse(found.identity, error)
             return "refused"
-        self.before, self._swapped_s = before, monotonic()
         LOG.warning("%s is now %s", self.source.name, found.identity)
         return "swapped"
 
     def _take(self, found: Found) -> None:
-        self.current = _load(found)
+        before, self.before = getattr(self, "current", None), None  # two are held in memory, and not three
+        loaded = _load(found)
+        self.before, self._swapped_s = before, monotonic()
+        self.current = loaded
         if self._memory is not None:
             self._memory[self._alias] = found
 

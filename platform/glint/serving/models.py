@@ -100,10 +100,9 @@ class Models:
     async def explain(self, name: str | None, model: ModelRef, data: bytes, label: str) -> str | None:
         """A PNG in base64 of where the model that answered looked; None where that cannot be told."""
         plain, loaded = self._named(name)
-        for other, _, live in self._sides():
-            for one in (live.current, live.before):
-                if other == plain and one and one.predictor.model == model:
-                    loaded = one
+        sides = [live for other, _, live in self._sides() if other == plain]
+        known = [*(live.current for live in sides), *(before for live in sides if (before := live.before))]
+        loaded = next((one for one in known if one.predictor.model == model), loaded)
         explain, turn = loaded.explanations.explain, loaded.explanations.turn
         return await self._classifier.run(explain, data, label, turn=turn)
 
@@ -175,8 +174,8 @@ class Models:
             if name in (_by_alias(plain, live), _by_version(plain, live.current)):
                 return plain, live.current
         for plain, _, live in self._sides():
-            if live.before and name == _by_version(plain, live.before):
-                return plain, live.before
+            if (before := live.before) and name == _by_version(plain, before):
+                return plain, before
         choices = ", ".join(self.names)
         raise ProblemError(404, "unknown_model", f"model {name[:100]!r} is not served; there are: {choices}")
 

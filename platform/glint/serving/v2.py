@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Request, Response
 from glint import __version__
 from glint.serving.answering import Answering, together
 from glint.serving.bodies import BodyLimits, parsed, read_body
+from glint.serving.edge import MODELS_DIFFER
 from glint.serving.problems import ProblemError, problem_responses
 from glint.serving.protocol import (
     HEADER,
@@ -108,7 +109,7 @@ def protocol_v2(models: Answering, limits: BodyLimits) -> APIRouter:
         answers = await together(models.probabilities(asked_for, image, images[0]) for image in images)
         if any(ref != answers[0][1] for _, ref, _ in answers):
             said = "the images were classified by different models, since one failed or was swapped; try again"
-            raise ProblemError(503, "models_differ", said, {"Retry-After": "1"})
+            raise ProblemError(503, MODELS_DIFFER, said, {"Retry-After": "1"})
         tensors: dict[str, Values] = {
             "probabilities": np.array([shares for _, _, shares in answers], dtype=np.float32),
             "label": [prediction.label or "" for prediction, _, _ in answers],
@@ -133,7 +134,7 @@ def _asked_for(models: Answering, name: str, version: str | None) -> str:
     versions = _versions(models, name)
     if version not in (versions or [NO_VERSION]):
         raise ProblemError(404, "unknown_version", f"model {name} is served as version {' and '.join(versions) or 1}")
-    return f"{name}/{version}" if versions and "@" not in name else name
+    return f"{name.partition('@')[0]}/{version}" if versions else name
 
 
 def _versions(models: Answering, name: str) -> list[str]:

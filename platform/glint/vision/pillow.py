@@ -45,9 +45,9 @@ _BROKEN_EXIF = (KeyError, SyntaxError, TypeError, ValueError, struct.error)
 _MAX_READS = 500_000
 """Of a file, by Pillow's parsers in Python: a second of a core. A PNG of 64 MB in chunks of 8 kB takes 30,000."""
 _MAX_PIECES = 100_000
-"""Strips or tiles of a TIFF: 100 megapixels in tiles of 32 x 32."""
+"""Strips or tiles of a TIFF, at least: 100 megapixels in tiles of 32 x 32."""
 _OFFSETS = (273, 324)
-"""Tags of where they lie, each in up to 8 bytes."""
+"""Tags of where they lie, each in 2 to 8 bytes."""
 
 
 class _Bytes(io.BytesIO):
