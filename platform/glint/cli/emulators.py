@@ -74,9 +74,8 @@ def run(
         except OSError as error:  # what can be run is not always a program
             raise GlintError(f"COMMAND {command[0]!r} cannot be run: {error.strerror}") from None
     stderr.print("the emulators have ended, and with them what was in Cosmos DB; glint emulators up keeps them running")
-    raise typer.Exit(
-        ended.returncode if ended.returncode >= 0 else 128 - ended.returncode
-    )  # by a signal, as a shell has it
+    by_signal = ended.returncode < 0  # told as a shell tells it
+    raise typer.Exit(128 - ended.returncode if by_signal else ended.returncode)
 
 
 @contextmanager

@@ -118,16 +118,16 @@ class LiveModel:
         found = self.source.find()
         if found.identity == self.current.identity or (self.refused and self.refused.holds(found.identity)):
             return None
+        self.before = None  # two are held in memory, and not three
         try:
-            self._take(found)
+            self._take(found, self.current)
         except GlintError as error:
             self._refuse(found.identity, error)
             return "refused"
         LOG.warning("%s is now %s", self.source.name, found.identity)
         return "swapped"
 
-    def _take(self, found: Found) -> None:
-        before, self.before = getattr(self, "current", None), None  # two are held in memory, and not three
+    def _take(self, found: Found, before: Loaded | None = None) -> None:
         loaded = _load(found)
         self.before, self._swapped_s = before, monotonic()
         self.current = loaded

@@ -1,9 +1,8 @@
 """OpenTelemetry traces of requests, sent to a collector by OTLP over HTTP.
 
 Ray Serve and FastAPI make the spans, below the `traceparent` that a caller sends or that is made here, and Serve calls
-`span_processors` in its proxies and
-replicas because RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH names it. What it needs of OpenTelemetry comes with Ray; its own
-exporter does not, so the few lines of one are here.
+`span_processors` in its proxies and replicas because RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH names it. What it needs of
+OpenTelemetry comes with Ray; its own exporter does not, so the few lines of one are here.
 """
 
 from __future__ import annotations
