@@ -36,6 +36,56 @@ time.sleep(1)  # for it to be about to end, and no longer one that Ray knows of
 print(pid)
 """
 
+LEFT_AT_WORK = """
+import os
+
+import psutil
+import ray
+
+from glint.adapters.ray_start import start_ray
+from glint.cli.interruption import leave
+from glint.core.threads import in_thread
+
+start_ray(num_cpus=2)
+
+
+@ray.remote(num_cpus=0)
+class Worker:
+    def pid(self):
+        return os.getpid()
+
+
+worker = Worker.remote()
+ray.get(worker.pid.remote())
+print(*[process.pid for process in psutil.Process().children(recursive=True)])
+
+
+def work():
+    while True:
+        ray.get(worker.pid.remote())
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+try:
+    in_thread(work, interrupt)
+except KeyboardInterrupt:
+    leave(130)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_with_a_thread_at_work_in_ray_ends_with_its_code_and_its_ray() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_AT_WORK], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) >= 3  # raylet, GCS, worker
+    assert not psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=10)[1]
+
 
 @pytest.mark.slow
 def test_a_worker_that_does_not_end_by_itself_is_ended_with_its_ray() -> None:

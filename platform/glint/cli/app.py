@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from importlib import metadata
-from typing import Annotated, NoReturn, cast
+from typing import Annotated, cast
 
 import typer
 
@@ -18,7 +18,7 @@ from glint.cli.demo import demo
 from glint.cli.doctor import doctor
 from glint.cli.evaluate import evaluate
 from glint.cli.export import export
-from glint.cli.interruption import INTERRUPTED, heed_sigterm, say_interrupted
+from glint.cli.interruption import INTERRUPTED, heed_sigterm, leave, say_interrupted
 from glint.cli.policy import policy
 from glint.cli.promote import promote
 from glint.cli.rollback import rollback
@@ -29,6 +29,7 @@ from glint.cli.tune import tune
 from glint.cli.upload import upload
 from glint.core.errors import GlintError
 
+MISTAKEN = 2
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 """What the parser says of a command line; typer keeps the name of this base to itself."""
 
@@ -68,22 +69,32 @@ app.add_typer(emulators.app, name="emulators")
 
 
 def main() -> None:
-    """Run `glint`, turning the user's mistakes into one line and exit code 2."""
+    """Run `glint` and end this process."""
     heed_sigterm()
+    code: str | int | None
     try:
-        code = app(standalone_mode=False)
+        code = _run()
+    except SystemExit as ended:
+        code = ended.code
+    leave(code)
+
+
+def _run() -> int | None:
+    """Run the verb, turning the user's mistakes into one line and exit code 2."""
+    try:
+        code = cast("int | None", app(standalone_mode=False))
     except UsageError as error:
         reason, where = error.format_message().rstrip("."), error.ctx.command_path if error.ctx else "glint"
         if not reason:  # no verb was named: the help has been shown
-            sys.exit(2)
-        _refuse(f"{reason} (see {where} --help)")
+            return MISTAKEN
+        return _refuse(f"{reason} (see {where} --help)")
     except GlintError as error:
-        _refuse(str(error))
+        return _refuse(str(error))
     if code == INTERRUPTED:
         say_interrupted(sys.argv[1:])
-    sys.exit(code)
+    return code
 
 
-def _refuse(reason: str) -> NoReturn:
+def _refuse(reason: str) -> int:
     print(f"glint: {' '.join(reason.split())}", file=sys.stderr)
-    sys.exit(2)
+    return MISTAKEN

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
+
+from glint.core.threads import is_at_work
 
 INTERRUPTED = 130
 """What typer makes of Ctrl-C too: 128 + SIGINT, as shells have it."""
@@ -22,6 +26,19 @@ CONTINUED = {
 def heed_sigterm() -> None:
     """Have SIGTERM, which a service manager or a cluster sends, end this process as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def leave(code: str | int | None) -> NoReturn:
+    """End this process: where a thread is still at work in Ray without an orderly end, in which it would crash."""
+    if is_at_work():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        from glint.wiring.cluster import abandon_ray
+
+        abandon_ray()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 0)
+    sys.exit(code)
 
 
 def say_interrupted(arguments: list[str]) -> None:

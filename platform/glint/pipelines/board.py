@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -13,8 +11,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from glint.core.progress import Progress
+from glint.core.threads import in_thread
 
-LOOK_EVERY_S = 0.5
 T = TypeVar("T")
 
 
@@ -104,23 +102,3 @@ class Watcher:
         stage = f"epoch {news.epoch + 1}  loss {news.loss:.3f}" if news.epoch >= 0 else "frozen backbone"
         pace = "" if self.seen.images_per_s is None else f"  {self.seen.images_per_s:.0f} images/s"
         self._progress.update(news.images, stage + pace)
-
-
-def in_thread(work: Callable[[], T], meanwhile: Callable[[], None] = lambda: None) -> T:
-    """What `work` returns or raises, in a thread of its own, while this one does something every half second.
-
-    This thread stays free for Ctrl-C, which ends the wait at once: Ray Train and Ray Tune would take the signal for
-    themselves in the main thread, and exit without a word or wait.
-    """
-    done: Future[T] = Future()
-    threading.Thread(target=_settle, args=(done, work), name="glint-work", daemon=True).start()
-    while not wait([done], LOOK_EVERY_S).done:
-        meanwhile()
-    return done.result()
-
-
-def _settle(done: Future[T], work: Callable[[], T]) -> None:
-    try:
-        done.set_result(work())
-    except BaseException as error:  # noqa: BLE001 - the edge of a thread; the waiting one raises it
-        done.set_exception(error)

@@ -24,8 +24,9 @@ from glint.core.errors import GlintError
 from glint.core.progress import Progress, Silent
 from glint.core.recipe import Recipe, with_fields
 from glint.core.space import Space, Values
+from glint.core.threads import in_thread
 from glint.core.whole import write_whole
-from glint.pipelines.board import in_thread, open_board
+from glint.pipelines.board import open_board
 from glint.pipelines.fitting import BEST_BY, Room, check_workers, fit, open_room
 from glint.pipelines.loading import CACHE_SHARE
 from glint.pipelines.loop import EPOCHS_DONE
