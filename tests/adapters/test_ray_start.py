@@ -1,6 +1,7 @@
 import inspect
 import subprocess
 import sys
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -37,6 +38,7 @@ print(pid)
 """
 
 LEFT_AT_WORK = """
+import atexit
 import os
 
 import psutil
@@ -58,6 +60,7 @@ class Worker:
 worker = Worker.remote()
 ray.get(worker.pid.remote())
 print(*[process.pid for process in psutil.Process().children(recursive=True)])
+atexit.register(print, "an orderly end, in which that thread would crash now and then")
 
 
 def work():
@@ -84,7 +87,11 @@ def test_a_process_with_a_thread_at_work_in_ray_ends_with_its_code_and_its_ray()
     assert (done.returncode, done.stderr) == (130, "")
     pids = [int(pid) for pid in done.stdout.split()]
     assert len(pids) >= 3  # raylet, GCS, worker
-    assert not psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=10)[1]
+    left = []
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            left.append(psutil.Process(pid))
+    assert not psutil.wait_procs(left, timeout=10)[1]
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """What is said on Ctrl-C is true of the verb, and can be typed."""
 
+import subprocess
 import sys
 
 import pytest
@@ -50,3 +51,30 @@ def test_what_is_kept_is_said_with_a_command_that_does_not_delete_it(
     said = capsys.readouterr().err
     assert (ended.value.code, said.endswith(end)) == (130, True)
     assert kept is None or said.startswith("glint: interrupted; epoch 3 of 5 is kept; ")
+
+
+FAILS_WHILE_AT_WORK = """
+import threading
+
+from glint.cli import app
+from glint.core.threads import in_thread
+
+
+def fail():
+    {raised}
+
+
+app._run = lambda: in_thread(threading.Event().wait, fail)
+app.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"), [("raise OSError('gone')", 1, "OSError: gone"), ("raise KeyboardInterrupt", 130, "")]
+)
+def test_what_goes_wrong_while_a_thread_is_at_work_is_told_and_ends_the_process(
+    raised: str, code: int, said: str
+) -> None:
+    script = FAILS_WHILE_AT_WORK.format(raised=raised)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.rpartition("Traceback")[2].strip().rpartition("\n")[2]) == (code, said)

@@ -101,10 +101,14 @@ def abandon() -> None:
     if ray.util.client.ray.is_connected():  # no native code here, and that end waits half a minute for a lost client
         ray.shutdown()
         return
+    workers = _workers()
+    for worker in workers:
+        with suppress(psutil.NoSuchProcess):
+            worker.suspend()  # none writes there any more, and none is dead yet, which Ray Tune would note
     node = ray._private.worker._global_node
     if node is not None and node.is_head():
         node.destroy_external_storage()
-    _kill(_workers())
+    _kill(workers)
 
 
 def _workers() -> list[psutil.Process]:

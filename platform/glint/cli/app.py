@@ -7,6 +7,7 @@ doctor says no to, told in lines, or a bug, with a traceback.
 from __future__ import annotations
 
 import sys
+import traceback
 from importlib import metadata
 from typing import Annotated, cast
 
@@ -28,6 +29,7 @@ from glint.cli.train import train
 from glint.cli.tune import tune
 from glint.cli.upload import upload
 from glint.core.errors import GlintError
+from glint.core.threads import is_at_work
 
 MISTAKEN = 2
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
@@ -76,6 +78,13 @@ def main() -> None:
         code = _run()
     except SystemExit as ended:
         code = ended.code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception:
+        if not is_at_work():
+            raise
+        traceback.print_exc()
+        code = 1
     leave(code)
 
 

@@ -30,15 +30,18 @@ def heed_sigterm() -> None:
 
 def leave(code: str | int | None) -> NoReturn:
     """End this process: where a thread is still at work in Ray without an orderly end, in which it would crash."""
-    if is_at_work():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not is_at_work():
+        sys.exit(code)
+    for impatience in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(impatience, signal.SIG_IGN)
+    try:
         from glint.wiring.cluster import abandon_ray
 
         abandon_ray()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else 0)
-    sys.exit(code)
+    finally:
+        os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def say_interrupted(arguments: list[str]) -> None:
