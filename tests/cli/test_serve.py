@@ -11,7 +11,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from glint.cli.serve import Served, _shown, serve
+from glint.cli.serve import Served, _shown, _telling_of_others, serve
 from glint.core.engine_choice import EngineDecisions
 from glint.core.errors import GlintError
 from glint.settings import Settings
@@ -43,6 +43,17 @@ def test_a_network_that_openvino_cannot_convert_is_told_where_it_is_served(bundl
     found.bundle.info = found.bundle.info.model_copy(update={"engines": decisions})
     told = f"{bundle.info.backbone} runs on torch: OpenVINO cannot convert it: no rule for aten::bucketize"
     assert _shown(served, found) == [plain[0], told, *plain[1:]]
+
+
+def test_a_server_whose_place_another_takes_says_so_once() -> None:
+    said: list[str] = []
+    looks = iter([False, True, True])
+    look = _telling_of_others(lambda: next(looks), said.append)
+    look()
+    assert said == []
+    look()
+    look()
+    assert said == ["another glint serve answers now on this Ray in the place of this one, which can be stopped"]
 
 
 @pytest.mark.parametrize("canary", ["10", "101%", "-1%", "ten%", "%", "1.2.3%"])

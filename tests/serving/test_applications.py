@@ -7,7 +7,7 @@ from ray import serve
 from ray.serve.schema import LoggingConfig
 
 from glint.core.errors import GlintError
-from glint.serving.applications import deploy, withdraw
+from glint.serving.applications import deploy, is_taken_over, took_over, withdraw
 from glint.serving.online import start_proxy
 
 NAME, ROUTE = "tiny", "/tiny"
@@ -50,6 +50,8 @@ def test_an_application_is_taken_away_by_who_deployed_it_last(
     deploy(Tiny.bind("this"), NAME, ROUTE, quiet)
     ray.get(another.withdraw.remote())
     assert httpx.get(url).text == "this"
+    assert not took_over()
+    assert not is_taken_over(NAME)
 
     with pytest.raises(RuntimeError, match="ValueError: nobody's"):
         deploy(Tiny.bind(""), NAME, ROUTE, quiet)
@@ -58,10 +60,13 @@ def test_an_application_is_taken_away_by_who_deployed_it_last(
     assert httpx.get(url).text == "this", "what does not start replaces nothing"
 
     ray.get(another.deploy.remote())
+    assert is_taken_over(NAME)
     withdraw(NAME)
     assert httpx.get(url).text == "another"
 
     deploy(Tiny.bind("this again"), NAME, ROUTE, quiet)
+    assert took_over()
+    assert not is_taken_over(NAME)
     withdraw(NAME, failed=True)
     assert httpx.get(url).text == "this again", "what else has failed to start takes no application away"
     withdraw(NAME)

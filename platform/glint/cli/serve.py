@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from glint.serving.sources import Source
     from glint.settings import Settings
     from glint.wiring import Model
+
+LOOK_EVERY_S = 5
+"""Whether another server has taken this one's place."""
 
 
 class Served(BaseModel):
@@ -84,7 +87,7 @@ def serve(
     from glint.cli.console import emit, progress, stderr
     from glint.cli.serving_options import needs_keys, num_replicas, share
     from glint.serving.addresses import free_port
-    from glint.serving.batch_serve import stop_batch
+    from glint.serving.batch_serve import is_batch_taken_over, stop_batch
     from glint.serving.online import stop_online
     from glint.serving.uris import check_prefixes
     from glint.settings import Settings
@@ -112,7 +115,7 @@ def serve(
         names = [source.name for source in sources]
         answer = Served(url=url, model=found.ref if found else None, models=names, auth=guarded)
         emit(answer, json, *_shown(answer, found))
-        wait_for_signal()
+        wait_for_signal(_telling_of_others(is_batch_taken_over, stderr.print))
         stderr.print("stopping once the requests in flight are answered")
     finally:
         try:
@@ -128,6 +131,7 @@ def _start(
     from functools import partial
 
     from glint.cli.starting import start
+    from glint.serving.applications import took_over
     from glint.serving.batch_serve import start_batch
     from glint.serving.online import start_online
     from glint.wiring import open_desk, open_supervisor
@@ -136,7 +140,10 @@ def _start(
     if sources:
         told.begin("opening the model", None, "")
         start_online(sources, serving, **where)
-    return start_batch(partial(open_desk, settings), partial(open_supervisor, settings), serving, **where)
+    url = start_batch(partial(open_desk, settings), partial(open_supervisor, settings), serving, **where)
+    if took_over():
+        told.say("this server answers now in the place of another glint serve on this Ray")
+    return url
 
 
 def _shown(served: Served, found: Model | None) -> list[str]:
@@ -155,11 +162,27 @@ def _shown(served: Served, found: Model | None) -> list[str]:
     return [", ".join([f"{found.uri} answers at {served.url}/v1/classify", *others]), *lines, ask]
 
 
-def wait_for_signal() -> None:
-    """Return at the first SIGINT or SIGTERM. A second one then does what it always does."""
+def _telling_of_others(is_taken_over: Callable[[], bool], say: Callable[[str], None]) -> Callable[[], None]:
+    told = False
+
+    def look() -> None:
+        nonlocal told
+        if not told and is_taken_over():
+            told = True
+            say("another glint serve answers now on this Ray in the place of this one, which can be stopped")
+
+    return look
+
+
+def wait_for_signal(meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Return at the first SIGINT or SIGTERM, calling `meanwhile` until then every few seconds.
+
+    A second one does what it always does.
+    """
     stopped = threading.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: stopped.set()) for number in signals]
-    stopped.wait()
+    while not stopped.wait(LOOK_EVERY_S):
+        meanwhile()
     for number, handler in zip(signals, before, strict=True):
         signal.signal(number, handler)

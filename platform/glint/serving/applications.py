@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
 from ray.experimental import internal_kv
 from ray.serve.schema import LoggingConfig
 
@@ -63,6 +64,19 @@ def withdraw(name: str, failed: bool = False) -> None:
             time.sleep(LOOK_EVERY_S)
     if _deployer(name) == THIS_PROCESS:  # else another has deployed it meanwhile
         internal_kv._internal_kv_del(name, namespace=NAMESPACE)
+
+
+def took_over() -> bool:
+    """Whether this process has deployed what another one had before."""
+    return bool(_replaced)
+
+
+def is_taken_over(name: str) -> bool:
+    """Whether another process has deployed it since this one did, or has taken it away; False while Ray is away."""
+    try:
+        return _deployer(name) != THIS_PROCESS
+    except RayError:
+        return False
 
 
 def _why_none_started(name: str, error: RuntimeError) -> Exception:
