@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from glint.core.errors import GlintError
-from glint.settings import Settings, read_settings
+from glint.settings import Settings, mistyped, read_settings
 from glint.wiring import open_serving
 
 
@@ -68,3 +68,15 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLINT_BLOB_SAS", "sig=hidden")
     monkeypatch.setenv("GLINT_WEBHOOK_SECRET", "hidden")
     assert "hidden" not in repr(Settings())
+
+
+def test_a_mistyped_name_is_told_with_the_one_that_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert mistyped() == {}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("GLINT_STORE_URI=sqlite:///a.db\nPATH_OF_MINE=1\n")
+    monkeypatch.setenv("GLINT_SERVE_MAXWAIT_S", "1")
+    monkeypatch.setenv("GLINT_SERVICE_HOST", "10.0.0.1")  # Kubernetes' own
+    monkeypatch.setenv("GLINT_PORT_8000_TCP_PORT", "8000")
+    monkeypatch.setenv("GLINT_URL", "http://127.0.0.1:8000")  # of options
+    monkeypatch.setenv("GLINT_STORE", "sqlite:///b.db")
+    assert mistyped() == {"GLINT_SERVE_MAXWAIT_S": "GLINT_SERVE_MAX_WAIT_S", "GLINT_STORE_URI": "GLINT_STORE"}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict, SettingsError
 
 from glint.core.errors import GlintError
 
@@ -27,6 +28,8 @@ LOOPBACK_ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Ray's own name for it: where clusters are not enabled, every process listens on 127.0.0.1. Linux heeds it too."""
 EDGE = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "glint.serving.edge.middlewares"}
 """What Ray Serve lets see each request before it reads it; its processes inherit the environment."""
+CLOSE = 0.84
+"""From 0 to 1, as difflib has it: GLINT_STORE_URI is as close as this to GLINT_STORE."""
 
 
 def _web_address(value: str | None) -> str | None:
@@ -163,6 +166,18 @@ def read_settings() -> Settings:
         said = first["msg"].removeprefix("Value error, ")
         got = "" if "@" in str(first["input"]) else f", got {first['input']!r}"  # which may be a password
         raise GlintError(f"{name}: {said[0].lower()}{said[1:]}{got}") from None
+
+
+def mistyped() -> dict[str, str]:
+    """Names in the environment or in `.env` that are none of a setting, with the one that each is close to.
+
+    Others are left alone: Kubernetes gives names like GLINT_SERVICE_HOST to what runs beside a service named glint.
+    """
+    known = [f"GLINT_{name.upper()}" for name in Settings.model_fields]
+    named = {name.upper() for name in (*os.environ, *DotEnvSettingsSource(Settings).env_vars)}
+    unknown = sorted(name for name in named.difference(known) if name.startswith("GLINT_"))
+    close = {name: get_close_matches(name, known, 1, CLOSE) for name in unknown}
+    return {name: found[0] for name, found in close.items() if found}
 
 
 def quieten(settings: Settings) -> None:

@@ -57,8 +57,10 @@ def prepare(
     ] = False,
 ) -> None:
     """Before any verb, and before what it imports."""
-    from glint.settings import quieten, read_settings
+    from glint.settings import mistyped, quieten, read_settings
 
+    for name, meant in mistyped().items():
+        print(f"glint: {name} is no setting, and ignored; did you mean {meant}?", file=sys.stderr)
     quieten(read_settings())
 
 
