@@ -1,5 +1,6 @@
 """The command as a person types it: help, exit codes, JSON and the line that a mistake gets."""
 
+import errno
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from glint.cli import app as application
 from glint.cli.app import app
 
 GLINT = str(Path(sys.executable).with_name("glint"))
@@ -106,6 +108,20 @@ def test_a_setting_that_is_wrong_gets_one_line(tmp_path: Path) -> None:
     done = subprocess.run([GLINT, "doctor"], env=environment, cwd=tmp_path, check=False, text=True, capture_output=True)
     assert done.returncode == 2
     assert done.stderr.startswith("glint: GLINT_READ_THREADS")
+
+
+def test_what_the_file_system_refuses_gets_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(number: int) -> None:
+        raise OSError(number, os.strerror(number), "/data/weights")
+
+    monkeypatch.setattr(application, "app", lambda standalone_mode: fail(errno.ENOSPC))
+    assert application._run() == 2
+    assert capsys.readouterr().err == "glint: /data/weights: No space left on device\n"
+    monkeypatch.setattr(application, "app", lambda standalone_mode: fail(errno.ENOENT))
+    with pytest.raises(FileNotFoundError):
+        application._run()
 
 
 def test_doctor_finds_what_works_and_what_does_not(tmp_path: Path) -> None:

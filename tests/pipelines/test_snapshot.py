@@ -349,6 +349,8 @@ def test_the_folder_of_the_manifest_is_made(boards, labels):
 def test_a_folder_that_cannot_be_made_is_named_before_anything_is_listed(boards):
     with pytest.raises(GlintError, match=r"--out .*its folder cannot be made"):
         snapshot(Images(), "nowhere", boards / "good" / "9-0.jpg" / "m.parquet")
+    with pytest.raises(GlintError, match=r"--out /proc/m.parquet: the folder /proc cannot be written to"):
+        snapshot(Images(), "nowhere", Path("/proc/m.parquet"))
 
 
 def test_broken_images_are_listed_like_any_other(boards, labels):

@@ -1,5 +1,4 @@
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -56,14 +55,12 @@ def test_a_file_that_says_something_else_is_not_written(
         ("openvino", "m.onnx", "must end with .xml, for --format openvino"),
         ("onnx", "absent/m.onnx", "there is no folder"),
         ("pt2", "folder.pt2", "folder.pt2 is a folder; name a file in it"),
-        ("pt2", "locked/m.pt2", "locked cannot be written to; name one of your own"),
+        ("pt2", "/proc/m.pt2", r"/proc cannot be written to \(.+\); name one of your own"),
     ],
 )
 def test_a_target_that_cannot_be_is_named(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, out: str, complaint: str
+    bundle: Bundle, tmp_path: Path, format: str, out: str, complaint: str
 ) -> None:
     (tmp_path / "folder.pt2").mkdir()
-    (tmp_path / "locked").mkdir()
-    monkeypatch.setattr(os, "access", lambda folder, _: folder != tmp_path / "locked")  # root may write anywhere
     with pytest.raises(GlintError, match=complaint):
         export(bundle, format, tmp_path / out)

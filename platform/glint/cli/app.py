@@ -6,6 +6,7 @@ doctor says no to, told in lines, or a bug, with a traceback.
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from importlib import metadata
@@ -32,6 +33,8 @@ from glint.core.errors import GlintError
 from glint.core.threads import is_at_work
 
 MISTAKEN = 2
+DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+"""What a file system says of its own accord, and no bug of ours: no permission, no room."""
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 """What the parser says of a command line; typer keeps the name of this base to itself."""
 
@@ -101,6 +104,10 @@ def _run() -> int | None:
         return _refuse(f"{reason} (see {where} --help)")
     except GlintError as error:
         return _refuse(str(error))
+    except OSError as error:
+        if error.errno not in DENIED:
+            raise
+        return _refuse(f"{error.filename or 'a file'}: {error.strerror}")
     if code == INTERRUPTED:
         say_interrupted(sys.argv[1:])
     return code

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from glint.core.errors import GlintError
 
 
 @contextmanager
@@ -17,6 +20,19 @@ def whole(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path, named: str) -> None:
+    """Raise GlintError, which begins with `named`, unless a file can be made in `folder`.
+
+    By making one: what permissions say is not so for root, nor on every file system.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = f"the folder {folder} cannot be written to ({error.strerror}); name one of your own"
+        raise GlintError(f"{named}: {reason}") from None
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -6,7 +6,6 @@ glint snapshot boards --labels boards/labels.csv --group lot --out manifest.parq
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from glint.core.errors import GlintError
 from glint.core.manifest import SCHEMA, Manifest, write_manifest
 from glint.core.progress import Progress, Silent
 from glint.core.splits import SPLITS, SplitRule, check_splits
+from glint.core.whole import check_writable
 from glint.pipelines.joining import BATCH_ROWS, Join, interruptible, open_join
 from glint.pipelines.labels import (
     FOLDER_COLUMNS,
@@ -145,8 +145,7 @@ def _check_out(out: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GlintError(f"--out {out}: its folder cannot be made: {error.strerror}") from None
-    if not os.access(folder, os.W_OK):
-        raise GlintError(f"--out {out}: nothing may be written to its folder")
+    check_writable(folder, f"--out {out}")
 
 
 @contextmanager

@@ -105,7 +105,7 @@ class Guard:
         """Raise ProblemError for who may not ask for that, or not so often."""
         wanted = self._scopes.get(path.rstrip("\n"), self._scope)  # to routes a line's end is no difference
         if wanted not in key.scopes:
-            raise ProblemError(403, "wrong_scope", f"{key.name} may {_listed(key.scopes)}; this needs {wanted}")
+            raise ProblemError(403, "wrong_scope", f"{key.name} is for {_listed(key.scopes)}; this needs {wanted}")
         if key.requests_per_s:
             rate = key.requests_per_s / max(1, self._num_replicas())
             self._buckets.setdefault(key.name, Bucket()).take(rate, monotonic())

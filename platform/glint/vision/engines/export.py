@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from pydantic import BaseModel
 
 from glint.core.errors import GlintError
+from glint.core.whole import check_writable
 from glint.vision.bundle import Bundle
 from glint.vision.engines.conversion import NotConvertedError, convert, in_one_line, traced
 from glint.vision.engines.engine import Logits
@@ -81,8 +81,7 @@ def check_target(format: str, out: Path) -> None:
         raise GlintError(f"--out {out}: there is no folder {out.parent}")
     if out.is_dir():
         raise GlintError(f"--out {out} is a folder; name a file in it")
-    if not os.access(out.parent, os.W_OK | os.X_OK):
-        raise GlintError(f"--out {out}: the folder {out.parent} cannot be written to; name one of your own")
+    check_writable(out.parent, f"--out {out}")
 
 
 def compare(found: Logits, expected: Logits) -> Parity:
