@@ -283,6 +283,23 @@ def test_a_tiff_whose_strips_cover_it_again_and_again_is_refused():
     assert failure(strips([8] * 10, HEIGHT - 1)) == ("too_large", "too_many_parts")
 
 
+def test_a_tiff_whose_strips_are_the_same_bytes_again_and_again_is_refused():
+    rows, times = 10, 30
+    strip = zlib.compress(bytes(WIDTH * rows)) + bytes(3 * 2**20)
+    tags = [(256, WIDTH), (257, rows * times), (258, 8), (259, 8), (262, 1), (277, 1), (278, rows)]
+    lists = 8 + 2 + 12 * (len(tags) + 2) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+
+    def picture(size: int) -> bytes:
+        places = [(273, lists, lists + 8 * times), (279, lists + 4 * times, size)]
+        found = entries + b"".join(struct.pack("<HHII", tag, 4, times, at) for tag, at, _ in places)
+        values = b"".join(struct.pack(f"<{times}I", *[value] * times) for _, _, value in places)
+        return b"II*\0" + struct.pack("<IH", 8, len(tags) + 2) + found + bytes(4) + values + strip
+
+    assert decode(picture(2**20)).shape == (3, rows * times, WIDTH)
+    assert failure(picture(len(strip))) == ("too_large", "too_many_parts")
+
+
 def test_a_jpeg_of_endless_scans_is_refused():
     data = CLOSE["JPEG progressive"]
     last_scan = data[data.rfind(b"\xff\xda") : -2]

@@ -46,8 +46,10 @@ _MAX_READS = 500_000
 """Of a file, by Pillow's parsers in Python: a second of a core. A PNG of 64 MB in chunks of 8 kB takes 30,000."""
 _MAX_PIECES = 100_000
 """Strips or tiles of a TIFF, at least: 100 megapixels in tiles of 32 x 32."""
-_OFFSETS = (273, 324)
-"""Tags of where they lie, each in 2 to 8 bytes."""
+_OFFSETS, _SIZES = (273, 324), (279, 325)
+"""Tags of where they lie and of how many bytes they are, each in 2 to 8 bytes."""
+_MAX_AGAIN_BYTES = 64 * 2**20
+"""By which all pieces together may be more than the file: equal ones may lie in one place, and each is decoded."""
 
 
 class _Bytes(io.BytesIO):
@@ -65,10 +67,14 @@ class _Bytes(io.BytesIO):
 
 
 class _Tiff(TiffImageFile):
-    """One that does not unpack the places of millions of strips before its size is known."""
+    """One that does not unpack the places of millions of strips, nor decode the same bytes again for each."""
 
     def _setup(self) -> None:
-        if any(len(self.tag_v2._tagdata.get(tag, b"")) > 8 * _MAX_PIECES for tag in _OFFSETS):
+        if any(len(self.tag_v2._tagdata.get(tag, b"")) > 8 * _MAX_PIECES for tag in _OFFSETS + _SIZES):
+            raise too_many_parts("TIFF")
+        assert isinstance(self.fp, _Bytes)
+        num_bytes = sum(sum(self.tag_v2.get(tag, ())) for tag in _SIZES)
+        if num_bytes > self.fp.getbuffer().nbytes + _MAX_AGAIN_BYTES:
             raise too_many_parts("TIFF")
         super()._setup()
 
