@@ -75,8 +75,8 @@ def test_a_mistyped_name_is_told_with_the_one_that_is_meant(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("GLINT_STORE_URI=sqlite:///a.db\nPATH_OF_MINE=1\n")
     monkeypatch.setenv("GLINT_SERVE_MAXWAIT_S", "1")
-    monkeypatch.setenv("GLINT_SERVICE_HOST", "10.0.0.1")  # Kubernetes' own
-    monkeypatch.setenv("GLINT_PORT_8000_TCP_PORT", "8000")
+    for name in ("GLINT_SERVICE_HOST", "GLINT_MLFLOW_PORT", "GLINT_COSMOS_PORT_443_TCP", "GLINT_WEBHOOK_PORT"):
+        monkeypatch.setenv(name, "10.0.0.1")  # Kubernetes' own
     monkeypatch.setenv("GLINT_URL", "http://127.0.0.1:8000")  # of options
     monkeypatch.setenv("GLINT_STORE", "sqlite:///b.db")
     assert mistyped() == {"GLINT_SERVE_MAXWAIT_S": "GLINT_SERVE_MAX_WAIT_S", "GLINT_STORE_URI": "GLINT_STORE"}

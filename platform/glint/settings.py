@@ -28,6 +28,8 @@ LOOPBACK_ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Ray's own name for it: where clusters are not enabled, every process listens on 127.0.0.1. Linux heeds it too."""
 EDGE = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "glint.serving.edge.middlewares"}
 """What Ray Serve lets see each request before it reads it; its processes inherit the environment."""
+OF_SERVICES = re.compile(r"_PORT($|_)|_SERVICE_(HOST|PORT)").search
+"""In the names that Kubernetes makes of those of services."""
 CLOSE = 0.84
 """From 0 to 1, as difflib has it: GLINT_STORE_URI is as close as this to GLINT_STORE."""
 
@@ -171,11 +173,11 @@ def read_settings() -> Settings:
 def mistyped() -> dict[str, str]:
     """Names in the environment or in `.env` that are none of a setting, with the one that each is close to.
 
-    Others are left alone: Kubernetes gives names like GLINT_SERVICE_HOST to what runs beside a service named glint.
+    Others are left alone, as those are that Kubernetes gives to what runs beside a service named glint.
     """
     known = [f"GLINT_{name.upper()}" for name in Settings.model_fields]
     named = {name.upper() for name in (*os.environ, *DotEnvSettingsSource(Settings).env_vars)}
-    unknown = sorted(name for name in named.difference(known) if name.startswith("GLINT_"))
+    unknown = sorted(name for name in named.difference(known) if name.startswith("GLINT_") and not OF_SERVICES(name))
     close = {name: get_close_matches(name, known, 1, CLOSE) for name in unknown}
     return {name: found[0] for name, found in close.items() if found}
 

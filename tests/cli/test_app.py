@@ -116,9 +116,10 @@ def test_what_the_file_system_refuses_gets_one_line(
     def fail(number: int) -> None:
         raise OSError(number, os.strerror(number), "/data/weights")
 
-    monkeypatch.setattr(application, "app", lambda standalone_mode: fail(errno.ENOSPC))
-    assert application._run() == 2
-    assert capsys.readouterr().err == "glint: /data/weights: No space left on device\n"
+    for number, code in ((errno.ENOSPC, 1), (errno.EACCES, 2)):
+        monkeypatch.setattr(application, "app", lambda standalone_mode, number=number: fail(number))
+        assert application._run() == code
+        assert capsys.readouterr().err == f"glint: /data/weights: {os.strerror(number)}\n"
     monkeypatch.setattr(application, "app", lambda standalone_mode: fail(errno.ENOENT))
     with pytest.raises(FileNotFoundError):
         application._run()

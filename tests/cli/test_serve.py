@@ -47,13 +47,16 @@ def test_a_network_that_openvino_cannot_convert_is_told_where_it_is_served(bundl
 
 def test_a_server_whose_place_another_takes_says_so_once() -> None:
     said: list[str] = []
-    looks = iter([False, True, True])
+    looks = iter([[], ["batch"], ["batch"], [], []])
     look = _telling_of_others(lambda: next(looks), said.append)
     look()
     assert said == []
     look()
     look()
-    assert said == ["another glint serve answers now on this Ray in the place of this one, which can be stopped"]
+    assert said == ["another server on this Ray takes the place of this one (batch)"]
+    look()
+    look()
+    assert said[1:] == ["this server answers alone again"]
 
 
 @pytest.mark.parametrize("canary", ["10", "101%", "-1%", "ten%", "%", "1.2.3%"])

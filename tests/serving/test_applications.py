@@ -7,7 +7,7 @@ from ray import serve
 from ray.serve.schema import LoggingConfig
 
 from glint.core.errors import GlintError
-from glint.serving.applications import deploy, is_taken_over, took_over, withdraw
+from glint.serving.applications import deploy, lost, replaced, withdraw
 from glint.serving.online import start_proxy
 
 NAME, ROUTE = "tiny", "/tiny"
@@ -50,8 +50,7 @@ def test_an_application_is_taken_away_by_who_deployed_it_last(
     deploy(Tiny.bind("this"), NAME, ROUTE, quiet)
     ray.get(another.withdraw.remote())
     assert httpx.get(url).text == "this"
-    assert not took_over()
-    assert not is_taken_over(NAME)
+    assert (NAME in replaced(), NAME in lost()) == (False, False)
 
     with pytest.raises(RuntimeError, match="ValueError: nobody's"):
         deploy(Tiny.bind(""), NAME, ROUTE, quiet)
@@ -60,13 +59,12 @@ def test_an_application_is_taken_away_by_who_deployed_it_last(
     assert httpx.get(url).text == "this", "what does not start replaces nothing"
 
     ray.get(another.deploy.remote())
-    assert is_taken_over(NAME)
+    assert NAME in lost()
     withdraw(NAME)
     assert httpx.get(url).text == "another"
 
     deploy(Tiny.bind("this again"), NAME, ROUTE, quiet)
-    assert took_over()
-    assert not is_taken_over(NAME)
+    assert (NAME in replaced(), NAME in lost()) == (True, False)
     withdraw(NAME, failed=True)
     assert httpx.get(url).text == "this again", "what else has failed to start takes no application away"
     withdraw(NAME)

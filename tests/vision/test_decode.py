@@ -290,14 +290,18 @@ def test_a_tiff_whose_strips_are_the_same_bytes_again_and_again_is_refused():
     lists = 8 + 2 + 12 * (len(tags) + 2) + 4
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
 
-    def picture(size: int) -> bytes:
+    def picture(size: int, type_of_sizes: int = 4) -> bytes:
         places = [(273, lists, lists + 8 * times), (279, lists + 4 * times, size)]
-        found = entries + b"".join(struct.pack("<HHII", tag, 4, times, at) for tag, at, _ in places)
+        types = {273: 4, 279: type_of_sizes}
+        found = entries + b"".join(struct.pack("<HHII", tag, types[tag], times, at) for tag, at, _ in places)
         values = b"".join(struct.pack(f"<{times}I", *[value] * times) for _, _, value in places)
         return b"II*\0" + struct.pack("<IH", 8, len(tags) + 2) + found + bytes(4) + values + strip
 
     assert decode(picture(2**20)).shape == (3, rows * times, WIDTH)
     assert failure(picture(len(strip))) == ("too_large", "too_many_parts")
+    rational, signed, unknown = 5, 9, 17
+    for odd in (rational, signed, unknown):
+        assert failure(picture(2**20, odd)) == ("undecodable", "corrupt")
 
 
 def test_a_jpeg_of_endless_scans_is_refused():

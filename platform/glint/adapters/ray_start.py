@@ -106,9 +106,11 @@ def abandon() -> None:
         with suppress(psutil.NoSuchProcess):
             worker.suspend()  # none writes there any more, and none is dead yet, which Ray Tune would note
     node = ray._private.worker._global_node
-    if node is not None and node.is_head():
-        node.destroy_external_storage()
-    _kill(workers)
+    try:
+        if node is not None and node.is_head():
+            node.destroy_external_storage()
+    finally:
+        _kill(workers)
 
 
 def _workers() -> list[psutil.Process]:

@@ -1,7 +1,7 @@
 """`glint`: the verbs put together, and what becomes of errors.
 
 Exit codes: 0 done; 2 a mistake of the user's, told in one line; 130 interrupted; 1 anything else: what the gate or the
-doctor says no to, told in lines, or a bug, with a traceback.
+doctor says no to or a full disk, told in lines, or a bug, with a traceback.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from glint.cli.upload import upload
 from glint.core.errors import GlintError
 from glint.core.threads import is_at_work
 
-MISTAKEN = 2
-DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
-"""What a file system says of its own accord, and no bug of ours: no permission, no room."""
+BROKEN, MISTAKEN = 1, 2
+DENIED, FULL = {errno.EACCES, errno.EPERM, errno.EROFS}, {errno.ENOSPC, errno.EDQUOT}
+"""What a file system says of its own accord, and no bug of ours."""
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 """What the parser says of a command line; typer keeps the name of this base to itself."""
 
@@ -89,7 +89,7 @@ def main() -> None:
         if not is_at_work():
             raise
         traceback.print_exc()
-        code = 1
+        code = BROKEN
     leave(code)
 
 
@@ -105,14 +105,16 @@ def _run() -> int | None:
     except GlintError as error:
         return _refuse(str(error))
     except OSError as error:
-        if error.errno not in DENIED:
+        if error.errno in FULL:
+            return _refuse(": ".join(filter(None, [error.filename, error.strerror])), BROKEN)
+        if error.errno not in DENIED or error.filename is None:
             raise
-        return _refuse(f"{error.filename or 'a file'}: {error.strerror}")
+        return _refuse(f"{error.filename}: {error.strerror}")
     if code == INTERRUPTED:
         say_interrupted(sys.argv[1:])
     return code
 
 
-def _refuse(reason: str) -> int:
+def _refuse(reason: str, code: int = MISTAKEN) -> int:
     print(f"glint: {' '.join(reason.split())}", file=sys.stderr)
-    return MISTAKEN
+    return code

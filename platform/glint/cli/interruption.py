@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -40,6 +41,8 @@ def leave(code: str | int | None) -> NoReturn:
         abandon_ray()
         sys.stdout.flush()
         sys.stderr.flush()
+    except Exception:  # noqa: BLE001 - the process's edge
+        traceback.print_exc()
     finally:
         os._exit(code if isinstance(code, int) else int(code is not None))
 

@@ -87,7 +87,8 @@ def serve(
     from glint.cli.console import emit, progress, stderr
     from glint.cli.serving_options import needs_keys, num_replicas, share
     from glint.serving.addresses import free_port
-    from glint.serving.batch_serve import is_batch_taken_over, stop_batch
+    from glint.serving.applications import lost
+    from glint.serving.batch_serve import stop_batch
     from glint.serving.online import stop_online
     from glint.serving.uris import check_prefixes
     from glint.settings import Settings
@@ -115,7 +116,7 @@ def serve(
         names = [source.name for source in sources]
         answer = Served(url=url, model=found.ref if found else None, models=names, auth=guarded)
         emit(answer, json, *_shown(answer, found))
-        wait_for_signal(_telling_of_others(is_batch_taken_over, stderr.print))
+        wait_for_signal(_telling_of_others(lost, stderr.print))
         stderr.print("stopping once the requests in flight are answered")
     finally:
         try:
@@ -131,7 +132,7 @@ def _start(
     from functools import partial
 
     from glint.cli.starting import start
-    from glint.serving.applications import took_over
+    from glint.serving.applications import replaced
     from glint.serving.batch_serve import start_batch
     from glint.serving.online import start_online
     from glint.wiring import open_desk, open_supervisor
@@ -141,8 +142,8 @@ def _start(
         told.begin("opening the model", None, "")
         start_online(sources, serving, **where)
     url = start_batch(partial(open_desk, settings), partial(open_supervisor, settings), serving, **where)
-    if took_over():
-        told.say("this server answers now in the place of another glint serve on this Ray")
+    if others := replaced():
+        told.say(f"this server answers now in the place of another one on this Ray ({', '.join(others)})")
     return url
 
 
@@ -162,14 +163,15 @@ def _shown(served: Served, found: Model | None) -> list[str]:
     return [", ".join([f"{found.uri} answers at {served.url}/v1/classify", *others]), *lines, ask]
 
 
-def _telling_of_others(is_taken_over: Callable[[], bool], say: Callable[[str], None]) -> Callable[[], None]:
-    told = False
+def _telling_of_others(lost: Callable[[], list[str]], say: Callable[[str], None]) -> Callable[[], None]:
+    before: list[str] = []
 
     def look() -> None:
-        nonlocal told
-        if not told and is_taken_over():
-            told = True
-            say("another glint serve answers now on this Ray in the place of this one, which can be stopped")
+        nonlocal before
+        if (now := lost()) != before:
+            taken = f"another server on this Ray takes the place of this one ({', '.join(now)})"
+            say(taken if now else "this server answers alone again")
+            before = now
 
     return look
 

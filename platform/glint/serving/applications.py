@@ -25,6 +25,7 @@ MISTAKE = re.compile(r"^glint\.core\.errors\.\w+: (.+)", re.MULTILINE | re.DOTAL
 """How a mistake of the user's ends the traceback that Serve keeps of a replica which could not start."""
 _replaced: dict[str, bytes] = {}
 """Who had deployed what this process has replaced, by the application's name."""
+_deployed: set[str] = set()
 
 
 def deploy(application: serve.Application, name: str, route_prefix: str, logging_config: LoggingConfig) -> None:
@@ -43,6 +44,7 @@ def deploy(application: serve.Application, name: str, route_prefix: str, logging
         if isinstance(error, RuntimeError):
             raise _why_none_started(name, error) from None
         raise
+    _deployed.add(name)
     if before and before != THIS_PROCESS:
         _replaced[name] = before
 
@@ -66,17 +68,17 @@ def withdraw(name: str, failed: bool = False) -> None:
         internal_kv._internal_kv_del(name, namespace=NAMESPACE)
 
 
-def took_over() -> bool:
-    """Whether this process has deployed what another one had before."""
-    return bool(_replaced)
+def replaced() -> list[str]:
+    """What this process has deployed in the stead of another one."""
+    return sorted(_replaced)
 
 
-def is_taken_over(name: str) -> bool:
-    """Whether another process has deployed it since this one did, or has taken it away; False while Ray is away."""
+def lost() -> list[str]:
+    """What this process has deployed and another one has, or is about to have, since; nothing while Ray is away."""
     try:
-        return _deployer(name) != THIS_PROCESS
+        return sorted(name for name in _deployed if _deployer(name) not in (None, THIS_PROCESS))
     except RayError:
-        return False
+        return []
 
 
 def _why_none_started(name: str, error: RuntimeError) -> Exception:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ray import serve
 
 from glint.serving.addresses import address_of, wait_until_answering
-from glint.serving.applications import deploy, is_taken_over, withdraw
+from glint.serving.applications import deploy, withdraw
 from glint.serving.batch_answers import PREFIX
 from glint.serving.batch_jobs import create_batch_app
 from glint.serving.guard import Access, Guard
@@ -83,11 +83,6 @@ def start_batch(
     deploy(application, APPLICATION, PREFIX, quiet)
     wait_until_answering(host, port, f"{PREFIX}/openapi.json")
     return address_of(host, port)
-
-
-def is_batch_taken_over() -> bool:
-    """Whether another process serves it on this Ray since, or has taken it away."""
-    return is_taken_over(APPLICATION)
 
 
 def stop_batch(failed: bool = False) -> None:

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffTags
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
@@ -48,6 +48,7 @@ _MAX_PIECES = 100_000
 """Strips or tiles of a TIFF, at least: 100 megapixels in tiles of 32 x 32."""
 _OFFSETS, _SIZES = (273, 324), (279, 325)
 """Tags of where they lie and of how many bytes they are, each in 2 to 8 bytes."""
+_WHOLE_NUMBERS = (TiffTags.SHORT, TiffTags.LONG, TiffTags.LONG8)
 _MAX_AGAIN_BYTES = 64 * 2**20
 """By which all pieces together may be more than the file: equal ones may lie in one place, and each is decoded."""
 
@@ -72,11 +73,19 @@ class _Tiff(TiffImageFile):
     def _setup(self) -> None:
         if any(len(self.tag_v2._tagdata.get(tag, b"")) > 8 * _MAX_PIECES for tag in _OFFSETS + _SIZES):
             raise too_many_parts("TIFF")
-        assert isinstance(self.fp, _Bytes)
-        num_bytes = sum(sum(self.tag_v2.get(tag, ())) for tag in _SIZES)
-        if num_bytes > self.fp.getbuffer().nbytes + _MAX_AGAIN_BYTES:
-            raise too_many_parts("TIFF")
         super()._setup()
+        num_pieces = sum(len(self.tag_v2.get(tag, ())) for tag in _OFFSETS)
+        if num_pieces > 1 and any(tile[0] == "libtiff" for tile in self.tile):
+            self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        """Of compressed pieces: without sizes libtiff would take each to be all of the file."""
+        sizes = [self.tag_v2[tag] for tag in _SIZES if self.tag_v2.tagtype.get(tag) in _WHOLE_NUMBERS]
+        if len(sizes) != 1:
+            raise ValueError("the sizes of its strips are not given as they should be")
+        assert isinstance(self.fp, _Bytes)
+        if sum(sizes[0]) > self.fp.getbuffer().nbytes + _MAX_AGAIN_BYTES:
+            raise too_many_parts("TIFF")
 
 
 # Opened by class and not by Image.open, whose check for bombs is a setting of the whole process, and late at that.
