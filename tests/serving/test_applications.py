@@ -50,7 +50,7 @@ def test_an_application_is_taken_away_by_who_deployed_it_last(
     deploy(Tiny.bind("this"), NAME, ROUTE, quiet)
     ray.get(another.withdraw.remote())
     assert httpx.get(url).text == "this"
-    assert (NAME in replaced(), NAME in lost()) == (False, False)
+    assert (NAME in replaced(), NAME in (lost() or ())) == (False, False)
 
     with pytest.raises(RuntimeError, match="ValueError: nobody's"):
         deploy(Tiny.bind(""), NAME, ROUTE, quiet)
@@ -59,12 +59,12 @@ def test_an_application_is_taken_away_by_who_deployed_it_last(
     assert httpx.get(url).text == "this", "what does not start replaces nothing"
 
     ray.get(another.deploy.remote())
-    assert NAME in lost()
+    assert NAME in (lost() or ())
     withdraw(NAME)
     assert httpx.get(url).text == "another"
 
     deploy(Tiny.bind("this again"), NAME, ROUTE, quiet)
-    assert (NAME in replaced(), NAME in lost()) == (True, False)
+    assert (NAME in replaced(), NAME in (lost() or ())) == (True, False)
     withdraw(NAME, failed=True)
     assert httpx.get(url).text == "this again", "what else has failed to start takes no application away"
     withdraw(NAME)

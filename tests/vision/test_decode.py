@@ -287,21 +287,24 @@ def test_a_tiff_whose_strips_are_the_same_bytes_again_and_again_is_refused():
     rows, times = 10, 30
     strip = zlib.compress(bytes(WIDTH * rows)) + bytes(3 * 2**20)
     tags = [(256, WIDTH), (257, rows * times), (258, 8), (259, 8), (262, 1), (277, 1), (278, rows)]
-    lists = 8 + 2 + 12 * (len(tags) + 2) + 4
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
 
-    def picture(size: int, type_of_sizes: int = 4) -> bytes:
-        places = [(273, lists, lists + 8 * times), (279, lists + 4 * times, size)]
-        types = {273: 4, 279: type_of_sizes}
-        found = entries + b"".join(struct.pack("<HHII", tag, types[tag], times, at) for tag, at, _ in places)
-        values = b"".join(struct.pack(f"<{times}I", *[value] * times) for _, _, value in places)
-        return b"II*\0" + struct.pack("<IH", 8, len(tags) + 2) + found + bytes(4) + values + strip
+    def picture(*sizes: int, types: tuple[int, ...] = (4,)) -> bytes:
+        lists = [(279 + 46 * i, kind, size) for i, (kind, size) in enumerate(zip(types, sizes, strict=True))]
+        begin = 8 + 2 + 12 * (len(tags) + 1 + len(lists)) + 4
+        lists.insert(0, (273, 4, begin + 4 * times * (1 + len(lists))))
+        found = b"".join(
+            struct.pack("<HHII", tag, kind, times, begin + 4 * times * i) for i, (tag, kind, _) in enumerate(lists)
+        )
+        values = b"".join(struct.pack(f"<{times}I", *[value] * times) for _, _, value in lists)
+        return b"II*\0" + struct.pack("<IH", 8, len(tags) + len(lists)) + entries + found + bytes(4) + values + strip
 
     assert decode(picture(2**20)).shape == (3, rows * times, WIDTH)
     assert failure(picture(len(strip))) == ("too_large", "too_many_parts")
     rational, signed, unknown = 5, 9, 17
     for odd in (rational, signed, unknown):
-        assert failure(picture(2**20, odd)) == ("undecodable", "corrupt")
+        assert failure(picture(2**20, types=(odd,))) == ("undecodable", "corrupt")
+        assert failure(picture(1, len(strip), types=(4, odd))) == ("undecodable", "corrupt"), "which libtiff would take"
 
 
 def test_a_jpeg_of_endless_scans_is_refused():

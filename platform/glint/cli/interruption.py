@@ -38,8 +38,8 @@ def leave(code: str | int | None) -> NoReturn:
     try:
         from glint.wiring.cluster import abandon_ray
 
-        abandon_ray()
         sys.stdout.flush()
+        abandon_ray()
         sys.stderr.flush()
     except Exception:  # noqa: BLE001 - the process's edge
         traceback.print_exc()

@@ -163,14 +163,15 @@ def _shown(served: Served, found: Model | None) -> list[str]:
     return [", ".join([f"{found.uri} answers at {served.url}/v1/classify", *others]), *lines, ask]
 
 
-def _telling_of_others(lost: Callable[[], list[str]], say: Callable[[str], None]) -> Callable[[], None]:
+def _telling_of_others(lost: Callable[[], list[str] | None], say: Callable[[str], None]) -> Callable[[], None]:
     before: list[str] = []
 
     def look() -> None:
         nonlocal before
-        if (now := lost()) != before:
+        now = lost()
+        if now is not None and now != before:
             taken = f"another server on this Ray takes the place of this one ({', '.join(now)})"
-            say(taken if now else "this server answers alone again")
+            say(taken if now else "this server answers again")
             before = now
 
     return look

@@ -73,12 +73,12 @@ def replaced() -> list[str]:
     return sorted(_replaced)
 
 
-def lost() -> list[str]:
-    """What this process has deployed and another one has, or is about to have, since; nothing while Ray is away."""
+def lost() -> list[str] | None:
+    """What this process has deployed and another one has, is about to have or had since; None while Ray is away."""
     try:
-        return sorted(name for name in _deployed if _deployer(name) not in (None, THIS_PROCESS))
+        return sorted(name for name in _deployed if _deployer(name) != THIS_PROCESS)
     except RayError:
-        return []
+        return None
 
 
 def _why_none_started(name: str, error: RuntimeError) -> Exception:

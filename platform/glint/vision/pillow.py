@@ -6,10 +6,10 @@ import io
 import re
 import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from glint.vision.headers import Format
@@ -74,18 +74,42 @@ class _Tiff(TiffImageFile):
         if any(len(self.tag_v2._tagdata.get(tag, b"")) > 8 * _MAX_PIECES for tag in _OFFSETS + _SIZES):
             raise too_many_parts("TIFF")
         super()._setup()
-        num_pieces = sum(len(self.tag_v2.get(tag, ())) for tag in _OFFSETS)
-        if num_pieces > 1 and any(tile[0] == "libtiff" for tile in self.tile):
-            self._check_sizes()
+        if any(tile[0] == "libtiff" for tile in self.tile):
+            self._check_pieces()
 
-    def _check_sizes(self) -> None:
-        """Of compressed pieces: without sizes libtiff would take each to be all of the file."""
-        sizes = [self.tag_v2[tag] for tag in _SIZES if self.tag_v2.tagtype.get(tag) in _WHOLE_NUMBERS]
-        if len(sizes) != 1:
-            raise ValueError("the sizes of its strips are not given as they should be")
+    def _check_pieces(self) -> None:
+        """Of a compressed one: without sizes libtiff would take each piece to be all of the file."""
         assert isinstance(self.fp, _Bytes)
-        if sum(sizes[0]) > self.fp.getbuffer().nbytes + _MAX_AGAIN_BYTES:
+        with self.fp.getbuffer() as data:
+            num_bytes, tags = data.nbytes, list(_tags(self.tag_v2, data))
+        places, sizes = (self._whole_numbers(tags, named) for named in (_OFFSETS, _SIZES))
+        if len(places) < 2:
+            return
+        if not sizes:
+            raise ValueError("it does not say how large its strips are")
+        if sum(sizes) > num_bytes + _MAX_AGAIN_BYTES:
             raise too_many_parts("TIFF")
+
+    def _whole_numbers(self, tags: list[int], named: tuple[int, int]) -> Sequence[int]:
+        """Those of the one entry of such a name that there may be."""
+        given = [tag for tag in tags if tag in named]
+        if not given:
+            return ()
+        if len(given) > 1 or self.tag_v2.tagtype.get(given[0]) not in _WHOLE_NUMBERS:
+            raise ValueError(f"its tag {given[0]} is not as it should be")
+        values: tuple[int, ...] = self.tag_v2[given[0]]
+        return values
+
+
+def _tags(directory: ImageFileDirectory_v2, data: memoryview) -> Iterator[int]:
+    """Of each entry, of those too whose types Pillow does not know, and libtiff does."""
+    order: Literal["little", "big"] = "little" if directory._endian == "<" else "big"
+    length, entry = (8, 20) if directory._bigtiff else (2, 12)
+    assert directory._offset is not None
+    first = directory._offset + length
+    number = int.from_bytes(data[directory._offset : first], order)
+    for at in range(first, min(first + number * entry, data.nbytes), entry):
+        yield int.from_bytes(data[at : at + 2], order)
 
 
 # Opened by class and not by Image.open, whose check for bombs is a setting of the whole process, and late at that.
