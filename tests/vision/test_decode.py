@@ -301,6 +301,7 @@ def test_a_tiff_whose_strips_are_the_same_bytes_again_and_again_is_refused():
 
     assert decode(picture(2**20)).shape == (3, rows * times, WIDTH)
     assert failure(picture(len(strip))) == ("too_large", "too_many_parts")
+    assert failure(picture(0)) == ("too_large", "too_many_parts")
     rational, signed, unknown = 5, 9, 17
     for odd in (rational, signed, unknown):
         assert failure(picture(2**20, types=(odd,))) == ("undecodable", "corrupt")

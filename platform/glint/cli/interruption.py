@@ -38,8 +38,10 @@ def leave(code: str | int | None) -> NoReturn:
     try:
         from glint.wiring.cluster import abandon_ray
 
-        sys.stdout.flush()
-        abandon_ray()
+        try:
+            sys.stdout.flush()
+        finally:
+            abandon_ray()
         sys.stderr.flush()
     except Exception:  # noqa: BLE001 - the process's edge
         traceback.print_exc()

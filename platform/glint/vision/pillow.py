@@ -78,7 +78,7 @@ class _Tiff(TiffImageFile):
             self._check_pieces()
 
     def _check_pieces(self) -> None:
-        """Of a compressed one: without sizes libtiff would take each piece to be all of the file."""
+        """Of a compressed one: a piece without a size, or with one of 0, libtiff may take to be all of the file."""
         assert isinstance(self.fp, _Bytes)
         with self.fp.getbuffer() as data:
             num_bytes, tags = data.nbytes, list(_tags(self.tag_v2, data))
@@ -87,7 +87,7 @@ class _Tiff(TiffImageFile):
             return
         if not sizes:
             raise ValueError("it does not say how large its strips are")
-        if sum(sizes) > num_bytes + _MAX_AGAIN_BYTES:
+        if sum(size or num_bytes for size in sizes) > num_bytes + _MAX_AGAIN_BYTES:
             raise too_many_parts("TIFF")
 
     def _whole_numbers(self, tags: list[int], named: tuple[int, int]) -> Sequence[int]:
