@@ -36,12 +36,12 @@ def leave(code: str | int | None) -> NoReturn:
     for impatience in (signal.SIGINT, signal.SIGTERM):
         signal.signal(impatience, signal.SIG_IGN)
     try:
-        from glint.wiring.cluster import abandon_ray
+        from glint.adapters.ray_start import abandon
 
         try:
             sys.stdout.flush()
         finally:
-            abandon_ray()
+            abandon()
         sys.stderr.flush()
     except Exception:  # noqa: BLE001 - the process's edge
         traceback.print_exc()

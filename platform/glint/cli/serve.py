@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from glint.wiring import Model
 
 LOOK_EVERY_S = 5
-"""Whether another server has taken this one's place."""
+"""For another server on this Ray, which may have taken the place of this one."""
 
 
 class Served(BaseModel):

@@ -26,6 +26,7 @@ MISTAKE = re.compile(r"^glint\.core\.errors\.\w+: (.+)", re.MULTILINE | re.DOTAL
 _replaced: dict[str, bytes] = {}
 """Who had deployed what this process has replaced, by the application's name."""
 _deployed: set[str] = set()
+"""What this process has deployed, by name; whoever has it now."""
 
 
 def deploy(application: serve.Application, name: str, route_prefix: str, logging_config: LoggingConfig) -> None:

@@ -28,13 +28,6 @@ def start_ray(settings: Settings, with_jobs: bool = False, serve_at: str | None 
     ray_start.start_ray(settings.num_cpus, with_jobs)
 
 
-def abandon_ray() -> None:
-    """End what this process runs on Ray, for it ends next by `os._exit`."""
-    from glint.adapters.ray_start import abandon
-
-    abandon()
-
-
 def takes_haproxy(settings: Settings, host: str) -> bool:
     """Whether HAProxy is to stand before replicas at `host`; GlintError where it is asked for and cannot."""
     if settings.serve_ingress == "proxy" or settings.ray_address:
